@@ -1,0 +1,77 @@
+"""Reference faces and a prompt in; a video out in which those people appear together and stay themselves.
+
+    from igrpo_sdk import IdentityPipeline
+    pipe = IdentityPipeline.from_pretrained("tiny-vace")
+    pipe(["ann.png", "bob.png"], "Two people talk.", seed=7).save("out.mp4")
+
+The public names are loaded when first used: `import igrpo_sdk` stays fast and does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from igrpo_sdk.errors import (
+    Cancelled,
+    DependencyError,
+    FaceError,
+    HubError,
+    IgrpoError,
+    InputError,
+    NumericsError,
+    ResourceError,
+    WeightsError,
+)
+
+if TYPE_CHECKING:
+    from igrpo_sdk.config import GenerationConfig, Geometry, Preset
+    from igrpo_sdk.pipeline import IdentityPipeline
+    from igrpo_sdk.references import Reference
+    from igrpo_sdk.sampling import Progress
+    from igrpo_sdk.video import IdentityVideo
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "GenerationConfig": "igrpo_sdk.config",
+    "Geometry": "igrpo_sdk.config",
+    "IdentityPipeline": "igrpo_sdk.pipeline",
+    "IdentityVideo": "igrpo_sdk.video",
+    "Preset": "igrpo_sdk.config",
+    "Progress": "igrpo_sdk.sampling",
+    "Reference": "igrpo_sdk.references",
+}
+
+__all__ = [
+    "Cancelled",
+    "DependencyError",
+    "FaceError",
+    "GenerationConfig",
+    "Geometry",
+    "HubError",
+    "IdentityPipeline",
+    "IdentityVideo",
+    "IgrpoError",
+    "InputError",
+    "NumericsError",
+    "Preset",
+    "Progress",
+    "Reference",
+    "ResourceError",
+    "WeightsError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    """Names for completion, the lazy ones included."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,115 @@
+"""From a preset's name, a diffusers directory or a Hub repository to a stock `WanVACEPipeline` in memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from igrpo_sdk.config import ASSETS, Geometry, Preset, preset_names
+from igrpo_sdk.errors import HubError, IgrpoError, InputError, WeightsError
+
+__all__ = ["PRESET_FILE", "default_preset", "load_stock", "pick_device", "resolve"]
+
+PRESET_FILE = "igrpo_preset.json"
+"""A file of this name in a model's directory says how the model is best run."""
+
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def resolve(model: str | Path) -> tuple[str | Path, str | None, Preset | None]:
+    """(directory or repository, revision, preset) of what a user calls a model.
+
+    The preset is None where there is none yet: that of a directory or a repository without `PRESET_FILE`.
+    Raises `InputError` for a name that is nothing, `WeightsError` for a directory that is no pipeline.
+    """
+    name = str(model)
+    if name in preset_names():
+        preset = Preset.load(name)
+        if preset.repo_id is not None:
+            return preset.repo_id, preset.revision, preset
+        assert preset.path is not None
+        return _check_directory(ASSETS / preset.path), None, preset
+    if Path(model).is_dir():
+        directory = _check_directory(Path(model))
+        own = directory / PRESET_FILE
+        return directory, None, Preset.read(own) if own.exists() else None
+    if isinstance(model, str) and _REPO_ID.fullmatch(name) and not Path(model).exists():
+        return name, None, None
+    known = ", ".join(preset_names())
+    raise InputError(f"model: {name!r} is no preset, directory or Hub repository; the presets are {known}")
+
+
+def load_stock(
+    source: str | Path, revision: str | None, device: torch.device, dtype: torch.dtype | None
+) -> Any:
+    """The stock pipeline, on `device`.
+
+    `dtype`: of transformer and text encoder; by default bfloat16 on an accelerator, float32 on the CPU. The
+    VAE is float32, and modules that a model keeps in float32 stay so. Only safetensors are read.
+    Raises `HubError` when a repository cannot be had, `WeightsError` when files are missing or damaged.
+    """
+    from diffusers import DiffusionPipeline, WanVACEPipeline
+
+    main = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            source,
+            revision=revision,
+            dtype={"default": main, "vae": torch.float32},
+            use_safetensors=True,
+            local_files_only=isinstance(source, Path),
+        )
+    except IgrpoError:
+        raise
+    except Exception as error:  # the loaders of four libraries raise what they like on a bad file
+        reason = " ".join(str(error).split())[:300]
+        if isinstance(source, Path):
+            raise WeightsError(f"model {source.name}: bad files: {reason}. Copy them again") from error
+        raise HubError(f"model {source}: {reason}. Check the name, the network, or log in") from error
+    if not isinstance(pipeline, WanVACEPipeline):
+        raise WeightsError(f"model {source}: a {type(pipeline).__name__}; give a WanVACEPipeline")
+    for name in ("transformer", "vae", "text_encoder"):
+        if any(parameter.is_meta for parameter in getattr(pipeline, name).parameters()):
+            raise WeightsError(f"model {source}: weights of {name} are missing. Copy the files again")
+    # transformers makes an empty tokenizer of a folder without one, and says nothing.
+    if len(pipeline.tokenizer) < pipeline.text_encoder.config.vocab_size // 2:
+        raise WeightsError(f"model {source}: the tokenizer's vocabulary is missing. Copy the files again")
+    return pipeline.to(device)
+
+
+def default_preset(name: str, pipeline: Any) -> Preset:
+    """Wan's own settings, for a model that comes without a preset; the shift is its scheduler's."""
+    config = pipeline.scheduler.config
+    return Preset(
+        name=name,
+        geometry=Geometry(480, 832, 81, 16.0),
+        steps=50,
+        guidance_scale=5.0,
+        flow_shift=float(config.get("flow_shift", config.get("shift", 3.0))),
+        max_references=4,
+        max_text_tokens=512,
+    )
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is the best there is. Raises `InputError` for one that is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device: {device!r} is not there; use 'auto', or ask igrpo doctor") from error
+    return found
+
+
+def _check_directory(directory: Path) -> Path:
+    """`directory` if it holds a diffusers pipeline."""
+    if not (directory / "model_index.json").is_file():
+        raise WeightsError(f"model: no model_index.json in {directory}; give a diffusers directory")
+    return directory

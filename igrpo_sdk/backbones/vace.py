@@ -1,0 +1,248 @@
+"""Wan-VACE on diffusers' own transformer, VAE and text encoder: the tensors are those of `WanVACEPipeline`.
+
+What differs from the stock pipeline is the plumbing: batches, mixed reference counts, several videos a
+prompt, and caches. Reference order: person i is reference i, and in the tensors the references stand in
+REVERSED order (the last one in slot 0), as in diffusers, with which the published adapters were trained.
+
+Guidance runs two forward passes, conditional then unconditional, as the stock pipeline does, not one of twice
+the batch: the numbers are the same, the memory is half, and on a CPU the time is the same too.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igrpo_sdk import flow
+from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.config import Geometry
+from igrpo_sdk.errors import NumericsError, WeightsError
+from igrpo_sdk.references import Reference, letterbox
+
+__all__ = ["VaceBackbone"]
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+
+class _Cache:
+    """The results of the last `size` different keys. What is kept is what was computed: equal bit for bit."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """The tensor of `key`, made if it is not there; the one unused longest makes room."""
+        if key not in self._items:
+            self._items[key] = make()
+        self._items.move_to_end(key)
+        while len(self._items) > self._size:
+            self._items.popitem(last=False)
+        return self._items[key]
+
+    def clear(self) -> None:
+        self._items.clear()
+
+
+class VaceBackbone:
+    """A `Backbone` of WanVACETransformer3DModel, AutoencoderKLWan, UMT5EncoderModel and a tokenizer.
+
+    `text_length`: tokens that prompts are padded to, as the stock pipeline's `max_sequence_length`. All parts
+    lie on one device. Caches hold text embeddings by prompt, reference latents by picture and size, and the
+    constant latents of the empty control video by geometry; call `clear_caches` after changing the weights of
+    the VAE or the text encoder.
+    """
+
+    def __init__(
+        self, transformer: Any, vae: Any, text_encoder: Any, tokenizer: Any, text_length: int
+    ) -> None:
+        """Raises `WeightsError` if the parts do not fit each other."""
+        self.transformer, self.vae = transformer, vae
+        self.text_encoder, self.tokenizer = text_encoder, tokenizer
+        self.text_length = text_length
+        # as WanVACEPipeline computes them
+        self.spatial_scale = 2 ** len(vae.temperal_downsample)
+        self._temporal_scale = 2 ** sum(vae.temperal_downsample)
+        z, config = vae.config.z_dim, transformer.config
+        for name, found, needed in (
+            ("in_channels", config.in_channels, z),
+            ("vace_in_channels", config.vace_in_channels, 2 * z + self.spatial_scale**2),
+            ("text_dim", config.text_dim, text_encoder.config.d_model),
+        ):
+            if found != needed:
+                raise WeightsError(f"transformer: {name} is {found}; its VAE and text encoder need {needed}")
+        self._text_cache, self._picture_cache, self._empty_cache = _Cache(64), _Cache(64), _Cache(4)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer is."""
+        device: torch.device = self.transformer.patch_embedding.weight.device
+        return device
+
+    @property
+    def size_multiple(self) -> tuple[int, int]:
+        """Pixels per transformer token, (height, width)."""
+        _, height, width = self.transformer.config.patch_size
+        return self.spatial_scale * height, self.spatial_scale * width
+
+    @property
+    def temporal_scale(self) -> int:
+        """Frames per latent frame."""
+        return int(self._temporal_scale)
+
+    def largest(self, num_references: int) -> tuple[int, int, int]:
+        """(frames, height, width) that the rotary positions reach; a reference takes a latent frame."""
+        tokens = self.transformer.config.rope_max_seq_len
+        latent_frames = tokens * self.transformer.config.patch_size[0] - num_references
+        height, width = self.size_multiple
+        return (latent_frames - 1) * self.temporal_scale + 1, tokens * height, tokens * width
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of the cleaned text with its end mark; 0 if cleaning leaves nothing."""
+        cleaned = _clean(text)
+        return len(self.tokenizer(cleaned).input_ids) if cleaned else 0
+
+    def latent_shape(self, geometry: Geometry, num_references: int) -> tuple[int, int, int, int]:
+        """(z, K + T, H / spatial scale, W / spatial scale)."""
+        frames = (geometry.num_frames - 1) // self.temporal_scale + 1 + num_references
+        scale = self.spatial_scale
+        return self.vae.config.z_dim, frames, geometry.height // scale, geometry.width // scale
+
+    @torch.no_grad()
+    def encode(
+        self,
+        references: Sequence[Sequence[Reference]],
+        prompts: Sequence[str],
+        negatives: Sequence[str] | None,
+        geometry: Geometry,
+    ) -> Conditioning:
+        """Encode B samples. Each text and each picture is encoded alone, so a batch changes no bit."""
+        counts = tuple(len(people) for people in references)
+        return Conditioning(
+            prompt_embeds=self._texts(prompts),
+            negative_embeds=None if negatives is None else self._texts(negatives),
+            control=torch.stack([self._control(people, geometry, max(counts)) for people in references]),
+            num_references=counts,
+        )
+
+    def velocity(
+        self, latents: Tensor, sigma: float | Tensor, conditioning: Conditioning, guidance_scale: float
+    ) -> Tensor:
+        """v with guidance, float32, shaped as `latents`; samples with as many references run together."""
+        assert latents.shape[0] == len(conditioning), (latents.shape, len(conditioning))
+        # In float64 a whole number of thousandths comes back as that number.
+        sigmas = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").expand(len(conditioning))
+        timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).float().to(latents.device)
+        counts = conditioning.num_references
+        if len(set(counts)) == 1:
+            return self._guided(latents, timesteps, conditioning, guidance_scale)
+        result = torch.zeros_like(latents, dtype=torch.float32)
+        for count in sorted(set(counts)):
+            rows = [row for row, other in enumerate(counts) if other == count]
+            unused = conditioning.num_slots - count
+            result[rows, :, unused:] = self._guided(
+                latents[rows, :, unused:], timesteps[rows], conditioning.select(rows), guidance_scale
+            )
+        return result
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames, uint8 [B, F, H, W, 3] on the CPU; one video at a time, for memory."""
+        mean, std_inverse = self._latent_statistics(self.vae.dtype)
+        videos = []
+        for latent in latents.to(self.vae.dtype).unbind():
+            video = self.vae.decode(latent[None] / std_inverse + mean, return_dict=False)[0]
+            if not torch.isfinite(video).all():
+                raise NumericsError("decode: the VAE's output is not finite; use a float32 VAE")
+            pixels = ((video * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+            videos.append(pixels.permute(0, 2, 3, 4, 1).cpu())
+        return torch.cat(videos)
+
+    def clear_caches(self) -> None:
+        """Forget everything encoded so far."""
+        for cache in (self._text_cache, self._picture_cache, self._empty_cache):
+            cache.clear()
+
+    def _guided(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning, scale: float) -> Tensor:
+        """v of samples with one number of references. A scale of 1 is the conditional pass alone."""
+        dtype = self.transformer.patch_embedding.weight.dtype
+        control, hidden = conditioning.control.to(dtype), latents.to(dtype)
+
+        def forward(embeds: Tensor) -> Tensor:
+            output: Tensor = self.transformer(
+                hidden_states=hidden,
+                timestep=timesteps,
+                encoder_hidden_states=embeds.to(dtype),
+                control_hidden_states=control,
+                return_dict=False,
+            )[0]
+            return output.float()
+
+        v_cond = forward(conditioning.prompt_embeds)
+        if scale == 1:
+            return v_cond
+        assert conditioning.negative_embeds is not None, "guidance needs negatives"
+        return flow.guide(v_cond, forward(conditioning.negative_embeds), scale)
+
+    def _texts(self, texts: Sequence[str]) -> Tensor:
+        """[B, L, D]: embeddings of texts, zeros behind the end of each, as the stock pipeline makes them."""
+        cleaned = [_clean(text) for text in texts]
+        return torch.stack([self._text_cache.get(text, partial(self._encode_text, text)) for text in cleaned])
+
+    def _encode_text(self, cleaned: str) -> Tensor:
+        """[L, D]: the embedding of one cleaned text."""
+        inputs = self.tokenizer(
+            [cleaned], padding="max_length", max_length=self.text_length, return_tensors="pt"
+        )
+        assert inputs.input_ids.shape[1] == self.text_length, "a text is checked before it is encoded"
+        ids, mask = inputs.input_ids.to(self.device), inputs.attention_mask.to(self.device)
+        embeds: Tensor = self.text_encoder(ids, mask).last_hidden_state[0]
+        return torch.where(mask[0, :, None] > 0, embeds, torch.zeros_like(embeds))
+
+    def _control(self, people: Sequence[Reference], geometry: Geometry, slots: int) -> Tensor:
+        """[2z + s*s, slots + T, h, w]: per frame the latent to keep, the latent to change, and the mask."""
+        size = (geometry.height, geometry.width)
+        pictures = [
+            self._picture_cache.get((person.hash, size), partial(self._encode_picture, person, *size))
+            for person in reversed(people)
+        ]
+        shape = (3, geometry.num_frames, *size)
+        empty = self._empty_cache.get(shape, lambda: self._encode_pixels(torch.zeros(shape)))
+        keep = torch.cat([*pictures, empty], dim=1)
+        change = torch.cat([torch.zeros_like(picture) for picture in pictures] + [empty], dim=1)
+        mask = keep.new_ones(self.spatial_scale**2, *keep.shape[1:])
+        mask[:, : len(people)] = 0
+        control = torch.cat([keep, change, mask])
+        unused = control.new_zeros(control.shape[0], slots - len(people), *control.shape[2:])
+        return torch.cat([unused, control], dim=1)
+
+    def _encode_picture(self, person: Reference, height: int, width: int) -> Tensor:
+        """[z, 1, h, w]: the latent of a reference, encoded as a video of one frame."""
+        return self._encode_pixels(letterbox(person, height, width, self.spatial_scale)[:, None])
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Normalised latents [z, T, h, w] of pixels [3, F, H, W] in [-1, 1]."""
+        dtype = self.vae.dtype
+        latents = self.vae.encode(pixels[None].to(self.device, dtype)).latent_dist.mode()
+        mean, std_inverse = self._latent_statistics(torch.float32)
+        normalised: Tensor = ((latents.float() - mean) * std_inverse).to(dtype)[0]
+        return normalised
+
+    def _latent_statistics(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / std of the latents, [1, z, 1, 1, 1]."""
+        shape, config = (1, -1, 1, 1, 1), self.vae.config
+        mean = torch.tensor(config.latents_mean).view(shape).to(self.device, dtype)
+        return mean, (1.0 / torch.tensor(config.latents_std).view(shape)).to(self.device, dtype)
+
+
+def _clean(text: str) -> str:
+    """The text as the stock pipeline cleans it: mojibake mended, HTML entities decoded, spaces single."""
+    from diffusers.pipelines.wan.pipeline_wan_vace import prompt_clean
+
+    cleaned: str = prompt_clean(text)
+    return cleaned

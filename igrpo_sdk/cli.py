@@ -1,0 +1,289 @@
+"""The command line: `igrpo COMMAND ...`.
+
+A command is a typed function that an installed package names in the entry point group `igrpo_sdk.commands`; a
+dot in the name is a space on the command line (`train.world` is `igrpo train world`). Its signature and
+docstring are the parser: a `*args` parameter takes the positional arguments, a `bool` that is False by
+default is a flag, every other parameter is an option. Nothing is imported until a command runs, so that
+`igrpo --help` is quick.
+
+Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from igrpo_sdk.errors import Cancelled, IgrpoError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from igrpo_sdk.sampling import Progress
+
+__all__ = ["COMMAND_GROUP", "build_parser", "generate", "main", "run"]
+
+COMMAND_GROUP = "igrpo_sdk.commands"
+"""The entry point group that commands are found in."""
+
+_SHORT = {"output": "-o"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` (by default the process's own) ask for; return the exit code."""
+    try:
+        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of our output has left, as in `igrpo --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    """Find the command and run it, or show the overview."""
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    commands = {entry.name.replace(".", " "): entry for entry in metadata.entry_points(group=COMMAND_GROUP)}
+    if words[:1] == ["--version"]:
+        print(metadata.version("igrpo-sdk"))
+        return 0
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview(commands))
+        return 0 if words else 2
+    for length in range(len(words), 0, -1):
+        entry = commands.get(" ".join(words[:length]))
+        if entry is not None:
+            return run(entry.load, " ".join(words[:length]), words[length:], debug)
+    return _unknown(words, commands)
+
+
+def run(load: Callable[[], Callable[..., Any]], name: str, words: Sequence[str], debug: bool = False) -> int:
+    """Load a command's function, parse `words` for it, call it; return the exit code.
+
+    The function may return an exit code of its own, or None for 0.
+    """
+    try:
+        function = load()
+        return int(_call(function, build_parser(function, name), words) or 0)
+    except SystemExit as stop:  # argparse: 0 after --help, 2 after bad usage
+        return stop.code if isinstance(stop.code, int) else 2
+    except (KeyboardInterrupt, Cancelled):
+        print("igrpo: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        reason = " ".join(str(error).split())
+        if not isinstance(error, IgrpoError):
+            reason = f"unexpected {type(error).__name__}: {reason}. --debug shows where"
+        print(f"igrpo: error: {reason}", file=sys.stderr)
+        return 1
+
+
+def build_parser(function: Callable[..., Any], name: str) -> ArgumentParser:
+    """The parser of a command, from the signature and the Google-style docstring of its function."""
+    import docstring_parser
+    from jsonargparse import ArgumentParser
+
+    text = docstring_parser.parse(function.__doc__ or "")
+    helps = {item.arg_name.lstrip("*"): item.description or "" for item in text.params}
+    parser = ArgumentParser(prog=f"igrpo {name}", description=text.short_description)
+    hints = get_type_hints(function)
+    by_hand: set[str | int] = set()
+    for parameter in inspect.signature(function).parameters.values():
+        name, about = parameter.name, helps.get(parameter.name, "")
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            parser.add_argument(name, nargs="+", type=hints[name], metavar=name.upper(), help=about)
+        elif parameter.default is False:
+            parser.add_argument(f"--{name}", action="store_true", help=about)
+        elif hints[name] in (list[str], list[str] | None):  # --set a=1 --set b=2
+            parser.add_argument(f"--{name}", action="append", type=str, default=parameter.default, help=about)
+        elif name in _SHORT:
+            flags = (_SHORT[name], f"--{name}")
+            parser.add_argument(*flags, type=hints[name], default=parameter.default, help=about)
+        else:
+            continue
+        by_hand.add(name)
+    parser.add_function_arguments(function, as_group=False, skip=by_hand, fail_untyped=True)
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    return parser
+
+
+def generate(
+    *references: str,
+    prompt: str,
+    output: Path = Path("out.mp4"),
+    model: str = "tiny-vace",
+    seed: int | None = None,
+    steps: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    frames: int | None = None,
+    guidance: float | None = None,
+    negative: str | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> None:
+    """Make a video in which the people of the reference pictures appear together.
+
+    Args:
+        references: One picture of each person; the first is "the first person" of the prompt.
+        prompt: Who does what, where.
+        output: The file to write: .mp4, .webm or .gif.
+        model: A preset's name, or the directory of a diffusers pipeline.
+        seed: The same seed gives the same video; by default one is drawn, and printed.
+        steps: Denoising steps. This and the options below are the preset's by default.
+        height: Height of the video in pixels.
+        width: Width of the video in pixels.
+        frames: Number of frames.
+        guidance: How strongly the prompt and the references are followed; 1 turns guidance off.
+        negative: What should not be seen.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
+        overwrite: Replace the output file if it exists.
+    """
+    from igrpo_sdk.config import check_prompt
+    from igrpo_sdk.references import Reference
+    from igrpo_sdk.video import check_output_path
+
+    started = time.monotonic()
+    target = check_output_path(output, overwrite)
+    check_prompt("prompt", prompt)
+    people = [Reference.load(reference) for reference in references]
+
+    from igrpo_sdk.pipeline import IdentityPipeline  # torch and diffusers: seconds, after the quick checks
+
+    _silence_loaders()
+    pipe = IdentityPipeline.from_pretrained(model, device=device)
+    loaded = time.monotonic()
+    with _ProgressBar() as bar:
+        video = pipe(
+            people,
+            prompt,
+            seed=seed,
+            steps=steps,
+            height=height,
+            width=width,
+            num_frames=frames,
+            guidance_scale=guidance,
+            negative_prompt=negative,
+            progress=bar.update,
+        )
+    video.save(target, overwrite=overwrite)
+    done = time.monotonic()
+    for warning in video.warnings:
+        print(f"igrpo: warning: {warning}", file=sys.stderr)
+    print(f"{output}: {len(video)} frames, seed {video.settings['seed']}")
+    print(f"made in {done - loaded:.1f} s, after {loaded - started:.1f} s of loading")
+
+
+class _ProgressBar:
+    """A bar on the terminal with the phase, the step and the time left; none where stderr is a file."""
+
+    def __enter__(self) -> _ProgressBar:
+        from tqdm import tqdm
+
+        self._bar = tqdm(disable=None, leave=False, unit="step")
+        self._phase = ""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, progress: Progress) -> None:
+        """Show where the work is; a new phase starts a new estimate."""
+        if progress.phase != self._phase:
+            self._phase = progress.phase
+            self._bar.reset(total=progress.total)
+            self._bar.set_description(progress.phase)
+        self._bar.update(progress.step - self._bar.n)
+
+
+def _silence_loaders() -> None:
+    """Two libraries draw a bar for each file they load; one bar is enough."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _call(function: Callable[..., Any], parser: ArgumentParser, words: Sequence[str]) -> Any:
+    """Parse and call."""
+    # Options are spelt as parameters are, with underscores; dashes are what many people type.
+    spelt = [_underscored(word) if word.startswith("--") else word for word in words]
+    options = parser.instantiate(parser.parse_args(spelt))
+    values = {key: getattr(options, key) for key in vars(options) if key != "debug"}
+    positional: list[Any] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            positional = values.pop(parameter.name)
+    return function(*positional, **values)
+
+
+def _underscored(word: str) -> str:
+    """`--dry-run=a-b` as `--dry_run=a-b`."""
+    option, equals, value = word[2:].partition("=")
+    return f"--{option.replace('-', '_')}{equals}{value}"
+
+
+def _overview(commands: dict[str, metadata.EntryPoint]) -> str:
+    """The text of `igrpo --help`."""
+    width = max(map(len, commands), default=0)
+    lines = [f"  {name:{width}}  {_summary(commands[name])}" for name in sorted(commands)]
+    return "\n".join(
+        [
+            "usage: igrpo COMMAND [ARGUMENTS]",
+            "",
+            "Videos of several people who stay themselves.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "igrpo COMMAND --help lists a command's options; --debug shows the traceback of an error.",
+        ]
+    )
+
+
+def _summary(entry: metadata.EntryPoint) -> str:
+    """The first line of a command's docstring, read from its source: importing it could import torch."""
+    try:
+        spec = util.find_spec(entry.module)
+        source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+        tree = ast.parse(source)
+    except (ImportError, OSError, SyntaxError):
+        return "(not installed)"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return "(not installed)"
+
+
+def _unknown(words: Sequence[str], commands: dict[str, metadata.EntryPoint]) -> int:
+    """Say which commands there are; `igrpo train` lists those that begin with train."""
+    family = {name: entry for name, entry in commands.items() if name.split()[0] == words[0]}
+    if family:
+        print(
+            _overview(family),
+            file=sys.stderr if len(words) == 1 or words[1] not in ("-h", "--help") else sys.stdout,
+        )
+        return 0 if words[1:2] in (["-h"], ["--help"]) else 2
+    near = difflib.get_close_matches(words[0], commands, 1)
+    hint = f"did you mean {near[0]!r}?" if near else "igrpo --help lists the commands"
+    print(f"igrpo: no command {words[0]!r}; {hint}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

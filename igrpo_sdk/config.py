@@ -1,0 +1,210 @@
+"""What a user may ask for, and every check of it: geometry, generation settings, presets.
+
+Values are refused with an `InputError` that names the argument, the value and the nearest valid ones; nothing
+is rounded. What only a model can know (its strides, its text length) is passed in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import unicodedata
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from igrpo_sdk.errors import InputError, WeightsError
+
+__all__ = [
+    "MAX_SEED",
+    "GenerationConfig",
+    "Geometry",
+    "Preset",
+    "SolverName",
+    "check_prompt",
+    "check_seed",
+    "draw_seed",
+    "preset_names",
+]
+
+SolverName = Literal["unipc", "euler"]
+
+MAX_SEED = 2**32 - 1
+"""The largest seed: a CPU generator of torch keeps 32 bits of one, and larger ones would repeat noise."""
+MAX_STEPS = 1000
+MAX_GUIDANCE = 30.0
+MAX_VIDEOS = 64
+
+ASSETS = Path(__file__).parent / "assets"
+"""Weights and presets shipped with the package."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Size of a clip: `height` x `width` pixels, `num_frames` frames, at `fps` frames a second."""
+
+    height: int
+    width: int
+    num_frames: int
+    fps: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no model could make."""
+        for name in ("height", "width", "num_frames"):
+            _check_whole(name, getattr(self, name), 1, None)
+        _check_number("fps", self.fps, 1.0, 120.0)
+
+    def check(self, multiple: tuple[int, int], temporal_scale: int, largest: tuple[int, int, int]) -> None:
+        """Raise `InputError` unless a model can make this size.
+
+        `multiple`: (height, width) must divide by it. `temporal_scale`: frames per latent frame; `num_frames`
+        is a multiple of it plus one. `largest`: the (frames, height, width) that the model's positions reach.
+        """
+        sides = zip(("height", "width"), (self.height, self.width), multiple, largest[1:], strict=True)
+        for name, value, step, limit in sides:
+            if value % step:
+                raise InputError(f"{name}: {value} does not divide by {step}; use {_nearest(value, step, 0)}")
+            _check_whole(name, value, step, limit)
+        if self.num_frames % temporal_scale != 1 % temporal_scale:
+            near = _nearest(self.num_frames, temporal_scale, 1)
+            rule = f"{temporal_scale}k+1"
+            raise InputError(f"num_frames: {self.num_frames} is not of the form {rule}; use {near}")
+        _check_whole("num_frames", self.num_frames, 1, largest[0])
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How to make videos of one geometry.
+
+    `steps`: solver steps, 1 to 1000. `guidance_scale`: weight g of classifier-free guidance, 0 to 30; 1 is
+    no guidance (a single forward pass a step), 0 ignores the prompt. `num_videos`: videos per (references,
+    prompt). `negative_prompt`: what guidance leads away from; may be empty.
+    """
+
+    geometry: Geometry
+    steps: int
+    guidance_scale: float
+    negative_prompt: str = ""
+    num_videos: int = 1
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _check_whole("steps", self.steps, 1, MAX_STEPS)
+        _check_number("guidance_scale", self.guidance_scale, 0.0, MAX_GUIDANCE)
+        _check_whole("num_videos", self.num_videos, 1, MAX_VIDEOS)
+        check_prompt("negative_prompt", self.negative_prompt, may_be_empty=True)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model and how it is best run: data only, read from JSON; no code depends on which preset it is.
+
+    `path`: directory of the weights, relative to the package's assets, or `repo_id` and `revision` of a Hub
+    repository. `flow_shift`: the noise schedule's shift s (flow.sigma_schedule). `max_references`: people in
+    one video. `max_text_tokens`: length of the text the model was trained with, in tokens with the end mark.
+    """
+
+    name: str
+    geometry: Geometry
+    steps: int
+    guidance_scale: float
+    flow_shift: float
+    max_references: int
+    max_text_tokens: int
+    solver: SolverName = "unipc"
+    negative_prompt: str = ""
+    path: str | None = None
+    repo_id: str | None = None
+    revision: str | None = None
+    description: str = ""
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        self.generation()
+        _check_number("flow_shift", self.flow_shift, 0.01, 100.0)
+        _check_whole("max_references", self.max_references, 1, 16)
+        _check_whole("max_text_tokens", self.max_text_tokens, 2, 4096)
+        if self.solver not in get_args(SolverName):
+            raise InputError(f"solver: {self.solver!r}; use one of {', '.join(get_args(SolverName))}")
+
+    def generation(self, **changes: Any) -> GenerationConfig:
+        """The preset's settings with `changes`, arguments of `Geometry` or `GenerationConfig`.
+
+        None is no change. Raises `InputError`.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        size = asdict(self.geometry)
+        size |= {name: given.pop(name) for name in size if name in given}
+        settings = {name: getattr(self, name) for name in ("steps", "guidance_scale", "negative_prompt")}
+        return GenerationConfig(geometry=Geometry(**size), **(settings | given))
+
+    @classmethod
+    def load(cls, name: str) -> Preset:
+        """A shipped preset by name. Raises `InputError` with the names there are."""
+        if name not in preset_names():
+            raise InputError(f"model: no preset {name!r}; there are {', '.join(preset_names())}")
+        return cls.read(ASSETS / "presets" / f"{name}.json")
+
+    @classmethod
+    def read(cls, path: Path) -> Preset:
+        """A preset from a JSON file. Raises `WeightsError` if the file is not one."""
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            return cls(**{**data, "geometry": Geometry(**data["geometry"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise WeightsError(f"preset {path.name}: {error}. Copy the file again") from error
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(path.stem for path in (ASSETS / "presets").glob("*.json"))
+
+
+def check_prompt(name: str, text: object, may_be_empty: bool = False) -> None:
+    """Raise `InputError` unless `text` is a string that any tokenizer and any video file can hold.
+
+    Tabs and line ends count as spaces; other control characters, NUL and halves of surrogate pairs are not
+    text.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{name}: {type(text).__name__}; give a string")
+    if not may_be_empty and not text.strip():
+        raise InputError(f"{name}: empty; say who does what, and where")
+    for place, sign in enumerate(text):
+        if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\t\n\r":
+            raise InputError(f"{name}: character {place} is U+{ord(sign):04X}, which is no text; remove it")
+
+
+def check_seed(seed: object) -> int:
+    """`seed` as an int if it is one of 0 to `MAX_SEED`. Raises `InputError`."""
+    return _check_whole("seed", seed, 0, MAX_SEED)
+
+
+def draw_seed() -> int:
+    """A random seed, 0 to `MAX_SEED`, that does not touch any generator's state."""
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def _check_whole(name: str, value: object, low: int, high: int | None) -> int:
+    """`value` if it is a whole number from `low` to `high`; a bool or a float is not one."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{name}: {value!r}; give a whole number")
+    if value < low or (high is not None and value > high):
+        raise InputError(f"{name}: {value}; use {low} " + ("or more" if high is None else f"to {high}"))
+    return value
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    """Refuse what is not a finite number from `low` to `high`."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(f"{name}: {value!r}; give a number")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InputError(f"{name}: {value}; use {low:g} to {high:g}")
+
+
+def _nearest(value: int, step: int, offset: int) -> str:
+    """The valid values around `value`: 'a or b', those of the form step*k + offset, at least 1."""
+    below = (value - offset) // step * step + offset
+    return " or ".join(str(near) for near in (below, below + step) if near > 0)

@@ -1,0 +1,330 @@
+"""`IdentityPipeline`: references and a prompt in, videos out.
+
+A call is five steps a user can also make one by one: `check_inputs`, `encode`, `sample`, `decode`, and the
+wrapping of frames and settings into `IdentityVideo`s.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.backbones.loading import default_preset, load_stock, pick_device, resolve
+from igrpo_sdk.backbones.vace import VaceBackbone
+from igrpo_sdk.config import Preset
+from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.requests import Request, make_request
+from igrpo_sdk.sampling import (
+    Progress,
+    StepCallback,
+    Trajectory,
+    check_cancel,
+    draw_noise,
+    make_solver,
+    sample,
+)
+from igrpo_sdk.video import IdentityVideo
+
+__all__ = ["IdentityPipeline", "Progress", "Request"]
+
+
+class IdentityPipeline:
+    """Makes videos in which the people of reference pictures appear together.
+
+        pipe = IdentityPipeline.from_pretrained("tiny-vace")
+        video = pipe(["ann.png", "bob.png"], "Two people talk.", seed=7)
+
+    `preset`: the model's defaults and limits. `backbone`: the model. Calls from several threads wait for one
+    another.
+    """
+
+    def __init__(self, backbone: VaceBackbone, preset: Preset, scheduler: Any) -> None:
+        """See `from_pretrained` and `from_components`."""
+        self.backbone = backbone
+        self.preset = preset
+        self._scheduler = scheduler
+        self._lock = Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype | None = None,
+        preset: Preset | None = None,
+    ) -> IdentityPipeline:
+        """Load a model: the name of a preset, a diffusers directory, or a Hub repository.
+
+        `device`: "auto", "cpu", "cuda", "cuda:1", "mps". `dtype`: of transformer and text encoder (default:
+        bfloat16 on an accelerator, float32 on the CPU; the VAE is always float32). `preset`: instead of the
+        model's own settings, or of Wan's for one without. Raises `InputError` for a name that is nothing,
+        `WeightsError` for missing or damaged files, `HubError` when a repository cannot be had.
+        """
+        place = pick_device(device)
+        source, revision, found = resolve(model)
+        stock = load_stock(source, revision, place, dtype)
+        preset = preset or found or default_preset(Path(source).name, stock)
+        return cls.from_components(**stock.components, preset=preset)
+
+    @classmethod
+    def from_components(
+        cls,
+        *,
+        transformer: Any,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        preset: Preset,
+        scheduler: Any = None,
+        **_: Any,
+    ) -> IdentityPipeline:
+        """A pipeline of loaded parts, those of diffusers' `WanVACEPipeline`, all on one device.
+
+        They are used as they are, in evaluation mode. `scheduler` is only kept for `components`: the solver
+        is the preset's. Raises `WeightsError` if they do not fit each other.
+        """
+        for module in (transformer, vae, text_encoder):
+            module.eval().requires_grad_(False)
+        backbone = VaceBackbone(transformer, vae, text_encoder, tokenizer, preset.max_text_tokens)
+        return cls(backbone, preset, scheduler)
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The parts, by the names of diffusers' `WanVACEPipeline`."""
+        names = ("transformer", "vae", "text_encoder", "tokenizer")
+        parts = {name: getattr(self.backbone, name) for name in names}
+        return parts | {"scheduler": self._scheduler or _stock_scheduler(self.preset)}
+
+    def to_diffusers(self) -> Any:
+        """The stock `WanVACEPipeline` of the same parts. They are shared, not copied."""
+        from diffusers import WanVACEPipeline
+
+        return WanVACEPipeline(**self.components)
+
+    def __call__(
+        self,
+        references: Sequence[Any],
+        prompt: str | Sequence[str],
+        *,
+        seed: int | Sequence[int] | None = None,
+        num_videos: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        callback: StepCallback | None = None,
+        cancel: Event | None = None,
+        batch_size: int | None = None,
+    ) -> Any:
+        """Make videos.
+
+        Args:
+            references: Pictures, one of each person (see `Reference.load`): person i of the prompt is picture
+                i. With a list of prompts, a list of such lists.
+            prompt: Who does what, where; or a list, one for each list of references.
+            seed: 0 to 2**32 - 1, for every pair, or a list, one a pair; None draws one. The seed that was
+                used is in the settings of the video: a call with it makes that video again, alone.
+            num_videos: Videos per pair, from different noise; the first is that of the seed itself.
+            height, width: Size in pixels; they divide by the model's stride. This and all below are the
+                preset's by default.
+            num_frames: Number of frames, 4k+1 for Wan.
+            steps: Solver steps, 1 to 1000.
+            guidance_scale: 0 to 30; 1 is no guidance and twice as fast.
+            negative_prompt: What should not be seen.
+            progress: Told the phase, the step and the total.
+            callback: callback(step, sigma, latents) after every step, with a copy of the latents.
+            cancel: Set it from another thread to stop before the next step.
+            batch_size: Videos sampled at once, mixed reference counts included. By default 1 on the CPU,
+                where more is no faster, and 4 elsewhere. The result does not depend on it but for rounding.
+
+        Returns:
+            An `IdentityVideo` for one prompt; a list of them if `num_videos` is above 1; for a list of
+            prompts a list of either.
+
+        Raises:
+            InputError: An argument is not usable; no model has run.
+            Cancelled, NumericsError, ResourceError: The work ended; the pipeline can be used again.
+        """
+        if batch_size is None:
+            batch_size = 1 if self.backbone.device.type == "cpu" else 4
+        elif not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size: {batch_size!r}; give a whole number of 1 or more")
+        request = self.check_inputs(
+            references,
+            prompt,
+            seed,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            num_videos=num_videos,
+        )
+        with self._lock, _memory_errors(request, batch_size):
+            frames = self._run(request, batch_size, progress or _ignore, callback, cancel)
+        videos = [self._wrap(request, *made) for made in zip(request.videos, frames, strict=True)]
+        starts = range(0, len(videos), num_videos)
+        pairs: list[Any] = [videos[i : i + num_videos] if num_videos > 1 else videos[i] for i in starts]
+        return pairs[0] if isinstance(prompt, str) else pairs
+
+    def check_inputs(
+        self,
+        references: Sequence[Any],
+        prompt: str | Sequence[str],
+        seed: int | Sequence[int] | None = None,
+        **changes: Any,
+    ) -> Request:
+        """Step 1: load the references and check every argument; no model runs.
+
+        `changes`: arguments of `Geometry` and `GenerationConfig` that differ from the preset's; None is no
+        change. Raises `InputError`.
+        """
+        config = self.preset.generation(**changes)
+        return make_request(self.backbone, self.preset, references, prompt, seed, config)
+
+    def encode(self, request: Request) -> Conditioning:
+        """Step 2: the conditioning of the P pairs of a request."""
+        config = request.config
+        negatives = None if config.guidance_scale == 1 else [config.negative_prompt] * len(request.prompts)
+        return self.backbone.encode(request.references, request.prompts, negatives, config.geometry)
+
+    def sample(
+        self,
+        request: Request,
+        conditioning: Conditioning,
+        seeds: Sequence[int],
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        callback: StepCallback | None = None,
+        cancel: Event | None = None,
+    ) -> Trajectory:
+        """Step 3: latents of B videos, of which sample b has `seeds[b]` and row b of `conditioning`."""
+        geometry, counts = request.config.geometry, conditioning.num_references
+        noise = draw_noise(seeds, [self.backbone.latent_shape(geometry, count) for count in counts])
+        solver = make_solver(self.preset.solver, request.config.steps, self.preset.flow_shift)
+        return sample(
+            self.backbone,
+            conditioning,
+            noise.to(self.backbone.device),
+            solver,
+            request.config.guidance_scale,
+            progress=progress,
+            callback=callback,
+            cancel=cancel,
+        )
+
+    def decode(self, trajectory: Trajectory) -> Tensor:
+        """Step 4: frames, uint8 [B, F, H, W, 3] on the CPU."""
+        return self.backbone.decode(trajectory.video_latents)
+
+    def _run(
+        self,
+        request: Request,
+        batch_size: int,
+        progress: Callable[[Progress], None],
+        callback: StepCallback | None,
+        cancel: Event | None,
+    ) -> list[Tensor]:
+        """The frames of every video, [F, H, W, 3] each; `batch_size` of them sampled at a time."""
+        check_cancel(cancel)
+        progress(Progress("encode", 0, 1))
+        conditioning = self.encode(request)
+        progress(Progress("encode", 1, 1))
+        videos, steps = request.videos, request.config.steps
+        total = steps * -(-len(videos) // batch_size)
+        latents: list[Tensor] = []
+        for start in range(0, len(videos), batch_size):
+            pairs, seeds = zip(*videos[start : start + batch_size], strict=True)
+            told = _shifted(progress, start // batch_size * steps, total)
+            part = conditioning.select(pairs)
+            trajectory = self.sample(request, part, seeds, progress=told, callback=callback, cancel=cancel)
+            latents.extend(trajectory.video_latents)
+        frames = []
+        for index, latent in enumerate(latents):
+            check_cancel(cancel)
+            frames.append(self.backbone.decode(latent[None])[0])
+            progress(Progress("decode", index + 1, len(latents)))
+        return frames
+
+    def _wrap(self, request: Request, video: tuple[int, int], frames: Tensor) -> IdentityVideo:
+        """A result with the settings that make it again."""
+        pair, seed = video
+        config, people = request.config, request.references[pair]
+        settings = {
+            "model": self.preset.name,
+            "revision": self.preset.revision,
+            "prompt": request.prompts[pair],
+            "negative_prompt": config.negative_prompt,
+            "references": [person.hash for person in people],
+            "seed": seed,
+            "steps": config.steps,
+            "guidance_scale": config.guidance_scale,
+            "solver": self.preset.solver,
+            "flow_shift": self.preset.flow_shift,
+            **asdict(config.geometry),
+            "device": self.backbone.device.type,
+            "dtype": str(self.backbone.transformer.patch_embedding.weight.dtype).removeprefix("torch."),
+            "versions": _versions(),
+        }
+        warnings = tuple(warning for person in people for warning in person.warnings)
+        return IdentityVideo(frames.numpy(), config.geometry.fps, settings, warnings)
+
+
+def _shifted(progress: Callable[[Progress], None], done: int, total: int) -> Callable[[Progress], None]:
+    """`progress` of one batch as progress of all of them."""
+    return lambda told: progress(Progress(told.phase, done + told.step, total))
+
+
+def _ignore(_: Progress) -> None:
+    """No one listens."""
+
+
+@contextmanager
+def _memory_errors(request: Request, batch_size: int) -> Iterator[None]:
+    """Memory that runs out as a `ResourceError` that says what to ask for instead."""
+    try:
+        yield
+        return
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split("\n")[0]
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).split("\n")[0]
+    # Raised outside of `except`: the error would keep the frames, and with them the tensors, of what failed.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    size = request.config.geometry
+    asked = f"{batch_size} x {size.height}x{size.width}x{size.num_frames}"
+    smaller = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller size or fewer frames"
+    raise ResourceError(f"out of memory for {asked} ({reason}); use {smaller}")
+
+
+def _stock_scheduler(preset: Preset) -> Any:
+    """The scheduler that the stock pipeline needs to sample as the preset does."""
+    from diffusers import UniPCMultistepScheduler
+
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=preset.flow_shift
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what numbers depend on."""
+    names = ("igrpo-sdk", "torch", "diffusers", "transformers")
+    return {name: metadata.version(name) for name in names} | {"python": platform.python_version()}

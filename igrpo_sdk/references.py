@@ -1,0 +1,301 @@
+"""Anything a user calls a picture of a person, made into a `Reference`: upright, sRGB, 8 bit, on white.
+
+The limits below are enforced before anything is decoded: on the size of a file from its directory entry, on
+the pixels from its header. Pillow is given an explicit list of formats, so that a file's name never chooses
+its decoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from igrpo_sdk.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FORMATS", "MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "MIN_SIDE", "Reference", "letterbox"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+"""The file formats that are opened, by Pillow's names."""
+MAX_BYTES = 64 * 2**20
+"""Largest file or byte string, in bytes."""
+MAX_PIXELS = 64_000_000
+"""Largest width times height."""
+MIN_SIDE = 32
+"""Shortest side allowed, in pixels."""
+MAX_ASPECT = 4.0
+"""Largest ratio of the longer side to the shorter one."""
+
+_ACCEPTED = "a path, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W] or a Reference"
+
+# (offset, bytes there, what it is): only to say in an error what the user has given instead of a picture.
+_KNOWN_OTHERS = (
+    (0, b"SIMPLE  =", "a FITS file"),
+    (0, b"%!PS", "a PostScript file"),
+    (0, b"\xc5\xd0\xd3\xc6", "a PostScript file"),
+    (0, b"%PDF", "a PDF file"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"II*\0", "a TIFF file"),
+    (0, b"MM\0*", "a TIFF file"),
+    (0, b"BM", "a BMP file"),
+    (4, b"ftypavif", "an AVIF file"),
+    (4, b"ftyphei", "a HEIC file"),
+    (4, b"ftypmif1", "a HEIF file"),
+    (4, b"ftyp", "a video (or another MP4-like file)"),
+    (0, b"\x1aE\xdf\xa3", "a video (Matroska or WebM)"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One picture of one person, decoded and normalised. Make it with `Reference.load`.
+
+    `image`: uint8 [H, W, 3], sRGB, upright, read-only. `source`: the path it came from, if any. `warnings`:
+    what was done to the picture that its owner may not expect. `hash`: sha256 (hex) of size and pixels, the
+    key of caches.
+    """
+
+    image: NDArray[np.uint8]
+    source: str | None = None
+    warnings: tuple[str, ...] = ()
+    hash: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Freeze the pixels and hash them."""
+        assert self.image.dtype == np.uint8, self.image.dtype
+        assert self.image.ndim == 3, self.image.shape
+        assert self.image.shape[2] == 3, self.image.shape
+        pixels = np.ascontiguousarray(self.image)
+        pixels.flags.writeable = False
+        digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode() + pixels.tobytes())
+        object.__setattr__(self, "image", pixels)
+        object.__setattr__(self, "hash", digest.hexdigest())
+
+    @classmethod
+    def load(cls, source: Any) -> Reference:
+        """Make a reference of a path, bytes, PIL image, array or tensor; a reference is returned as it is.
+
+        Arrays and tensors are uint8, or floating point in [0, 1], with 1 (grey), 3 or 4 (with alpha) channels
+        on the first or the last axis, or none (grey). Conversions: turned upright by the EXIF orientation;
+        colour profiles, CMYK, palettes, grey and 16 bit to 8-bit sRGB; transparency laid on white; of an
+        animation the first frame, with a warning. Raises `InputError` for everything else, with the reason
+        and the remedy.
+        """
+        if isinstance(source, Reference):
+            return source
+        if isinstance(source, Image.Image):
+            return cls._from_pil(source, None)
+        if isinstance(source, bytes | bytearray | memoryview):
+            return cls._from_bytes(bytes(source), "reference (bytes)", None)
+        if isinstance(source, str | os.PathLike):
+            path = os.fspath(source)
+            return cls._from_bytes(_read_file(path), f"reference {path!r}", str(path))
+        torch = sys.modules.get("torch")  # a tensor can only be here if torch has been imported
+        if torch is not None and isinstance(source, torch.Tensor):
+            source = source.detach().cpu()
+            source = (source.float() if source.is_floating_point() else source).numpy()
+        if isinstance(source, np.ndarray):
+            return cls._from_pil(_array_to_pil(source), None)
+        raise InputError(f"reference: {type(source).__name__} is not a picture; give {_ACCEPTED}")
+
+    @classmethod
+    def _from_bytes(cls, data: bytes, name: str, source: str | None) -> Reference:
+        """Decode the content of a file; only its header is read before the limits are checked."""
+        if len(data) > MAX_BYTES:
+            raise InputError(f"{name}: {len(data):,} bytes; at most {MAX_BYTES:,}. Save it smaller")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise InputError(f"{name}: too many pixels; at most {MAX_PIXELS:,}. Scale it down") from error
+        except Exception as error:  # a decoder may raise anything on a damaged header
+            raise InputError(f"{name}: {_why_not_opened(data)}") from error
+        with image:
+            return cls._from_pil(image, source, name)
+
+    @classmethod
+    def _from_pil(cls, image: Image.Image, source: str | None, name: str = "reference") -> Reference:
+        """Check the size by the header, decode, and normalise."""
+        _check_size(*image.size, name)
+        warnings = []
+        # MPO is the ordinary photo of many phones: a JPEG with a second view behind it, not an animation.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            warnings.append(f"{name}: an animation; only frame {image.tell() + 1} of it is used")
+        try:
+            image.load()
+        except Exception as error:  # a decoder may raise anything on damaged data
+            raise InputError(f"{name}: damaged or truncated ({error}). Copy or save it again") from error
+        image, upright_warnings = _upright(image, name)
+        image, colour_warnings = _to_srgb(image, name)
+        return cls(np.asarray(image), source, (*warnings, *upright_warnings, *colour_warnings))
+
+
+def letterbox(reference: Reference, height: int, width: int, spatial_scale: int = 8) -> Tensor:
+    """The reference as the model sees it: whole, centred on a white canvas. float32 [3, height, width] in
+    [-1, 1].
+
+    The same arithmetic as diffusers' `WanVACEPipeline.preprocess_conditions` (0.42): a Lanczos resize down to
+    multiples of `spatial_scale` (the VAE's, pixels per latent; 8 for Wan), then a bilinear resize, up or
+    down, to fit.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    image = Image.fromarray(reference.image)
+    size = (image.width - image.width % spatial_scale, image.height - image.height % spatial_scale)
+    pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS), dtype=np.float32) / 255.0
+    tensor = 2.0 * torch.from_numpy(pixels.transpose(2, 0, 1)).unsqueeze(0) - 1.0
+    scale = min(height / tensor.shape[-2], width / tensor.shape[-1])
+    new_height, new_width = int(tensor.shape[-2] * scale), int(tensor.shape[-1] * scale)
+    resized = F.interpolate(tensor, size=(new_height, new_width), mode="bilinear", align_corners=False)[0]
+    top, left = (height - new_height) // 2, (width - new_width) // 2
+    canvas = torch.ones(3, height, width)
+    canvas[:, top : top + new_height, left : left + new_width] = resized
+    return canvas
+
+
+def _read_file(path: str | bytes) -> bytes:
+    """The content of an ordinary file no larger than the limit. A device or a pipe is never opened."""
+    name = f"reference {path!r}"
+    if isinstance(path, str) and "://" in path:
+        raise InputError(f"{name}: addresses are not fetched. Download the picture first and give its path")
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{name}: not an ordinary file. Give the path of one picture")
+        if status.st_size > MAX_BYTES:
+            raise InputError(f"{name}: {status.st_size:,} bytes; at most {MAX_BYTES:,}. Save it smaller")
+        return Path(os.fsdecode(path)).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{name}: there is no such file (seen from {os.getcwd()}). Check the path"
+        ) from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # no permission, a name with NUL or one that is too long
+        raise InputError(f"{name}: cannot be read ({error})") from error
+
+
+def _why_not_opened(data: bytes) -> str:
+    """What a user should be told about bytes that no allowed decoder takes."""
+    if not data:
+        return "the file is empty. Copy or save the picture again"
+    other = next((what for at, magic, what in _KNOWN_OTHERS if data[at : at + len(magic)] == magic), None)
+    if other is None and data.lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<!doc", b"<html"):
+        other = "an SVG, XML or HTML text"
+    if other in ("a HEIC file", "a HEIF file", "an AVIF file"):
+        remedy = (
+            "Convert it to JPEG, or install pillow-heif, register its opener and give the opened PIL image"
+        )
+        return f"{other}, which is not decoded here. {remedy}"
+    return f"{other or 'not a readable picture'}. Give a JPEG, PNG, WebP or GIF file"
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    """The limits on width, height, aspect and area. Runs on the header, before decoding."""
+    if min(width, height) < MIN_SIDE:
+        raise InputError(f"{name}: {width}x{height} pixels; each side must have at least {MIN_SIDE}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise InputError(f"{name}: {width}x{height} pixels; over {MAX_ASPECT:g} to 1. Crop it to the person")
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name}: {width}x{height} pixels; at most {MAX_PIXELS:,} in all. Scale it down")
+
+
+def _array_to_pil(array: NDArray[Any]) -> Image.Image:
+    """An array or a tensor as a PIL image of mode L, RGB or RGBA. The channels are the axis of size 1, 3 or
+    4.
+    """
+    name = "reference (array)"
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3:
+        raise InputError(f"{name}: shape {array.shape}; give one picture, [H,W,3] or [3,H,W]")
+    _, short, long = sorted(array.shape)  # the smallest axis holds the channels
+    _check_size(long, short, name)
+    if array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, 2)
+    if array.shape[2] not in (1, 3, 4):
+        raise InputError(f"{name}: shape {array.shape}; the first or last axis must have 1, 3 or 4 channels")
+    if np.issubdtype(array.dtype, np.floating):
+        array = _unit_to_bytes(array, name)
+    if array.dtype != np.uint8:
+        raise InputError(f"{name}: dtype {array.dtype}; give uint8 in 0..255 or floating point in 0..1")
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array))
+
+
+def _unit_to_bytes(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Floating point in [0, 1] to 0..255, to the nearest."""
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: holds NaN or infinite values. Check how it was made")
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 1:
+        raise InputError(f"{name}: values from {low:.3g} to {high:.3g}; floating point must lie in 0..1")
+    return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+
+
+def _upright(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
+    """Turn and mirror as the EXIF orientation says."""
+    try:
+        return ImageOps.exif_transpose(image), []
+    except Exception:  # hostile or damaged EXIF raises many kinds; the picture itself is fine
+        return image, [f"{name}: its orientation tag is unreadable; taken as upright"]
+
+
+def _to_srgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
+    """Any mode to RGB in sRGB, laid on white where transparent."""
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I;16"):
+        image = _reduce_16_bit(image)
+    if image.mode == "La":  # premultiplied grey converts to nothing else
+        image = image.convert("LA")
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"{name}: 32-bit pixels (mode {image.mode}) have no fixed white. Convert it to 8 bit"
+        )
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
+    elif image.mode in ("1", "P", "LAB", "HSV", "YCbCr", "RGBX"):
+        image = image.convert("RGB")
+    image, warnings = _apply_profile(image, profile, name) if profile else (image, [])
+    image = image.convert("RGB")
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return image, warnings
+
+
+def _reduce_16_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bit by value: 65535 becomes 255. (Pillow's own conversion clips.)"""
+    wide = np.asarray(image).astype(np.uint32)
+    clear = image.info.get("transparency")  # PNG: the one grey value that is transparent
+    if isinstance(clear, int):
+        wide = np.where(wide == clear, 65535, wide)
+    return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+
+
+def _apply_profile(image: Image.Image, profile: bytes, name: str) -> tuple[Image.Image, list[str]]:
+    """Convert from the embedded colour profile to sRGB; one that is broken or of another colour space is
+    named.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in (source.profile.profile_description or ""):
+            return image, []
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        assert converted is not None  # None only for in-place conversion
+        return converted, []
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image, [f"{name}: its colour profile cannot be used; taken as sRGB"]

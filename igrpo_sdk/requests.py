@@ -1,0 +1,114 @@
+"""The arguments of a call, checked: everything that can be wrong is found here, before a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from igrpo_sdk.backbones.base import Backbone
+from igrpo_sdk.config import GenerationConfig, Preset, check_prompt, check_seed, draw_seed
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.references import Reference
+from igrpo_sdk.sampling import video_seed
+
+__all__ = ["Request", "make_request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Checked inputs of a call: P pairs of references and prompt, the settings, a seed for each pair."""
+
+    references: tuple[tuple[Reference, ...], ...]
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    config: GenerationConfig
+
+    @property
+    def videos(self) -> list[tuple[int, int]]:
+        """(pair, seed) of every video, in the order of the results."""
+        numbers = range(self.config.num_videos)
+        return [
+            (pair, video_seed(seed, number)) for pair, seed in enumerate(self.seeds) for number in numbers
+        ]
+
+
+def make_request(
+    backbone: Backbone,
+    preset: Preset,
+    references: Sequence[Any],
+    prompt: str | Sequence[str],
+    seed: int | Sequence[int] | None,
+    config: GenerationConfig,
+) -> Request:
+    """Load the references and check every argument against the model. Raises `InputError`.
+
+    A prompt comes with a list of pictures; a list of prompts with a list of such lists.
+    """
+    many = isinstance(prompt, list | tuple)
+    prompts, groups = _pair_lists(references, prompt) if many else _lone_pair(references, prompt)
+    for index, text in enumerate(prompts):
+        _check_text(f"prompt[{index}]" if many else "prompt", text, backbone, preset)
+    if config.negative_prompt.strip():
+        _check_text("negative_prompt", config.negative_prompt, backbone, preset)
+    people = tuple(_load_people(group, preset) for group in groups)
+    largest = backbone.largest(max(len(group) for group in people))
+    config.geometry.check(backbone.size_multiple, backbone.temporal_scale, largest)
+    return Request(people, prompts, _seeds(seed, len(prompts)), config)
+
+
+def _lone_pair(references: Any, prompt: Any) -> tuple[tuple[str, ...], tuple[Sequence[Any], ...]]:
+    """One prompt and its flat list of pictures."""
+    if not isinstance(references, list | tuple):
+        kind = type(references).__name__
+        raise InputError(f"references: {kind}; give a list of pictures, one of each person")
+    return (prompt,), (references,)
+
+
+def _pair_lists(references: Any, prompts: Sequence[str]) -> tuple[tuple[str, ...], tuple[Sequence[Any], ...]]:
+    """Several prompts, each with its own list of pictures."""
+    if not prompts:
+        raise InputError("prompt: an empty list; give a prompt for each list of references")
+    fits = isinstance(references, list | tuple) and len(references) == len(prompts)
+    if not fits or not all(isinstance(group, list | tuple) for group in references):
+        raise InputError(
+            f"references: with a list of {len(prompts)} prompts give a list of {len(prompts)} lists of"
+            " pictures, one list for each prompt"
+        )
+    return tuple(prompts), tuple(references)
+
+
+def _check_text(name: str, text: str, backbone: Backbone, preset: Preset) -> None:
+    """A prompt must be text, say something, and fit the text encoder whole."""
+    check_prompt(name, text)
+    count, limit = backbone.count_tokens(text), preset.max_text_tokens
+    if not count:
+        raise InputError(f"{name}: empty once cleaned; say who does what, and where")
+    if count > limit:
+        raise InputError(f"{name}: {count} tokens; {preset.name} takes {limit}. Shorten it")
+
+
+def _load_people(group: Sequence[Any], preset: Preset) -> tuple[Reference, ...]:
+    """The pictures of one video."""
+    limit = preset.max_references
+    if not 1 <= len(group) <= limit:
+        given = f"{len(group)} given" if group else "none given"
+        raise InputError(f"references: {given}; {preset.name} takes at least 1 reference and at most {limit}")
+    people = []
+    for index, source in enumerate(group):
+        try:
+            people.append(Reference.load(source))
+        except InputError as error:
+            raise InputError(f"references[{index}]: {error}") from error
+    return tuple(people)
+
+
+def _seeds(seed: int | Sequence[int] | None, pairs: int) -> tuple[int, ...]:
+    """A seed for each pair. Without one, each pair gets its own random seed."""
+    if seed is None:
+        return tuple(draw_seed() for _ in range(pairs))
+    if not isinstance(seed, list | tuple):
+        return (check_seed(seed),) * pairs
+    if len(seed) != pairs:
+        raise InputError(f"seed: {len(seed)} seeds for {pairs} prompts; give one, or one for each prompt")
+    return tuple(check_seed(one) for one in seed)

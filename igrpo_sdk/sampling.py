@@ -1,0 +1,206 @@
+"""The one sampling loop, with its solvers and its noise."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from igrpo_sdk import flow
+from igrpo_sdk.backbones.base import Backbone, Conditioning
+from igrpo_sdk.config import MAX_SEED, SolverName
+from igrpo_sdk.errors import Cancelled, NumericsError
+
+__all__ = [
+    "EulerSolver",
+    "Progress",
+    "Solver",
+    "StepCallback",
+    "Trajectory",
+    "UniPCSolver",
+    "check_cancel",
+    "draw_noise",
+    "make_solver",
+    "sample",
+    "video_seed",
+]
+
+NUM_TRAIN_TIMESTEPS = 1000
+"""Wan tells its transformer the noise level as a whole number of thousandths."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the work is: `step` of `total` steps of `phase` ("encode", "sample" or "decode") are done."""
+
+    phase: str
+    step: int
+    total: int
+
+
+StepCallback = Callable[[int, float, Tensor], None]
+"""callback(step, sigma, latents): called after each step with a copy of the latents at noise level sigma."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What sampling returns.
+
+    `latents`: float32 [B, C, R + T, h, w], the final ones. `sigmas`: float64 [S + 1], the noise levels;
+    `timesteps`: int64 [S], what the model was told. `num_slots`: R, the reference slots in front.
+    """
+
+    latents: Tensor
+    sigmas: Tensor
+    timesteps: Tensor
+    num_slots: int
+
+    @property
+    def video_latents(self) -> Tensor:
+        """[B, C, T, h, w]: the latents without the reference slots."""
+        return self.latents[:, :, self.num_slots :]
+
+
+class Solver(Protocol):
+    """One integration of the flow, from noise to data. Holds the state of a multistep method: make a new one
+    for every call.
+    """
+
+    @property
+    def sigmas(self) -> Tensor:
+        """float64 [S + 1] on the CPU, the noise levels, falling to 0."""
+        ...
+
+    @property
+    def timesteps(self) -> Tensor:
+        """int64 [S] on the CPU, the noise levels as the model is told them."""
+        ...
+
+    def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
+        """The latents at sigmas[index + 1] from those at sigmas[index] and the velocity there."""
+        ...
+
+
+class EulerSolver:
+    """First-order steps x + (sigma_next - sigma) v."""
+
+    def __init__(self, steps: int, shift: float) -> None:
+        """`steps` steps on the schedule with `shift` (flow.sigma_schedule)."""
+        self.sigmas = flow.sigma_schedule(steps, shift, NUM_TRAIN_TIMESTEPS)
+        self.timesteps = (self.sigmas[:-1] * NUM_TRAIN_TIMESTEPS).long()
+
+    def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
+        """The next latents."""
+        sigma, sigma_next = self.sigmas[index : index + 2].tolist()
+        return flow.euler_step(latents, velocity, sigma, sigma_next)
+
+
+class UniPCSolver:
+    """diffusers' UniPC (Zhao et al. 2023, arXiv 2302.04867) of order 2, the solver of Wan's own pipelines."""
+
+    def __init__(self, steps: int, shift: float) -> None:
+        """`steps` steps on the schedule with `shift` (flow.sigma_schedule)."""
+        from diffusers import UniPCMultistepScheduler
+
+        self._scheduler = UniPCMultistepScheduler(
+            num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=shift,
+        )
+        self._scheduler.set_timesteps(steps)
+        # Of very many steps two can have one whole timestep; counted from 0, they are still told apart.
+        self._scheduler.set_begin_index(0)
+        self.sigmas: Tensor = self._scheduler.sigmas.double()
+        self.timesteps: Tensor = self._scheduler.timesteps.long()
+
+    def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
+        """The next latents; `index` must grow by one from 0."""
+        assert (self._scheduler.step_index or 0) == index
+        result: Tensor = self._scheduler.step(velocity, self.timesteps[index], latents, return_dict=False)[0]
+        return result
+
+
+def make_solver(name: SolverName, steps: int, shift: float) -> Solver:
+    """A fresh solver."""
+    return UniPCSolver(steps, shift) if name == "unipc" else EulerSolver(steps, shift)
+
+
+def video_seed(seed: int, index: int) -> int:
+    """The seed of video `index` of a call with `seed`, 0 to `MAX_SEED`.
+
+    Video 0 has the seed itself, the others the first 32 bits of sha256("seed:index"): a call with that seed
+    makes the same video alone, whatever the batch it first came from.
+    """
+    if index == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4], "big") & MAX_SEED
+
+
+def draw_noise(seeds: Sequence[int], shapes: Sequence[tuple[int, int, int, int]]) -> Tensor:
+    """Standard normal noise, float32 [B, C, R + T, h, w] on the CPU.
+
+    Sample b is drawn alone, from a CPU generator seeded with seeds[b], in its own shape (C, K + T, h, w): it
+    is the same on any device, in any batch, and as stock diffusers draws it. Unused slots in front are zero.
+    """
+    most = max(shape[1] for shape in shapes)
+    noise = torch.zeros(len(seeds), shapes[0][0], most, *shapes[0][2:])
+    for row, seed, shape in zip(noise, seeds, shapes, strict=True):
+        generator = torch.Generator("cpu").manual_seed(seed)
+        row[:, most - shape[1] :] = torch.randn(shape, generator=generator)
+    return noise
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone,
+    conditioning: Conditioning,
+    noise: Tensor,
+    solver: Solver,
+    guidance_scale: float,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    callback: StepCallback | None = None,
+    cancel: Event | None = None,
+) -> Trajectory:
+    """Integrate the flow from `noise` ([B, C, R + T, h, w], at sigma 1) to data.
+
+    `progress` is told after every step; `callback` may look at the latents, not change them. Raises
+    `Cancelled` before the next step once `cancel` is set, `NumericsError` when latents are not finite; what
+    the callbacks raise goes through.
+    """
+    latents = noise.float()
+    total = len(solver.timesteps)
+    for step in range(total):
+        check_cancel(cancel)
+        sigma = float(solver.timesteps[step]) / NUM_TRAIN_TIMESTEPS
+        velocity = backbone.velocity(latents, sigma, conditioning, guidance_scale)
+        latents = solver.step(step, latents, velocity)
+        _check_finite(latents, step)
+        if callback is not None:
+            callback(step, float(solver.sigmas[step + 1]), latents.clone())
+        if progress is not None:
+            progress(Progress("sample", step + 1, total))
+    return Trajectory(latents, solver.sigmas, solver.timesteps, conditioning.num_slots)
+
+
+def check_cancel(cancel: Event | None) -> None:
+    """Raise `Cancelled` if `cancel` is set."""
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("cancelled by the caller")
+
+
+def _check_finite(latents: Tensor, step: int) -> None:
+    """Raise `NumericsError` if any latent is NaN or infinite."""
+    finite = torch.isfinite(latents)
+    if not finite.all():
+        bad = int((~finite).sum())
+        raise NumericsError(
+            f"step {step}: {bad} of {latents.numel()} latents are not finite;"
+            " use a lower guidance_scale, dtype=torch.float32, or check the weights"
+        )

@@ -1,0 +1,379 @@
+"""Frames to and from mp4, webm and gif files, with the settings that made them inside the file.
+
+A file appears whole or not at all: it is written beside its final name, flushed to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igrpo_sdk.errors import InputError, ResourceError
+
+if TYPE_CHECKING:
+    from av.filter import Graph
+    from av.video.stream import VideoStream
+    from PIL import Image
+
+__all__ = ["MAX_DECODED_BYTES", "MAX_FILE_BYTES", "SUFFIXES", "IdentityVideo", "check_output_path"]
+
+SUFFIXES = (".mp4", ".webm", ".gif")
+"""The file types that are written and read."""
+MAX_FILE_BYTES = 2**30
+"""Largest file that `IdentityVideo.load` opens."""
+MAX_DECODED_BYTES = 2 * 2**30
+"""Most memory that the frames of a loaded video may take (height * width * 3 bytes each)."""
+
+_SOFTWARE = "igrpo-sdk"
+# Near-transparent quality: clips are short, and what a recogniser sees in one should be the model's doing.
+# The chroma location tells decoders where our converter puts colour samples; H.264 assumes half a pixel left.
+_CODECS = {
+    ".mp4": ("libx264", {"crf": "12", "preset": "slow", "chroma_sample_location": "center"}),
+    ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "good", "cpu-used": "3"}),
+}
+
+
+@dataclass(eq=False)
+class IdentityVideo:
+    """A generated clip. `frames`: uint8 [T, H, W, 3], sRGB. `fps`: frames a second, above 0.
+
+    `settings`: what made it (JSON values; with the seed that was used). `warnings`: what the user should
+    know. `report`: the identity report, when one was asked for.
+    """
+
+    frames: NDArray[np.uint8]
+    fps: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    report: object | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no file could hold."""
+        frames = self.frames
+        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4:
+            raise InputError(f"frames: {type(frames).__name__}; give a numpy array, uint8 [T,H,W,3]")
+        if frames.shape[3] != 3 or 0 in frames.shape:
+            raise InputError(f"frames: shape {frames.shape}; give at least one frame, [T,H,W,3]")
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise InputError(f"fps: {self.fps}; give a finite number above 0")
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write the clip to `path` (.mp4, .webm or .gif) and return the path.
+
+        Settings and warnings are embedded as JSON in the container's comment. Raises `InputError` for a path
+        that exists (without `overwrite`), is a directory or has another suffix, for an odd width or height
+        (mp4 and webm store colour at half size) and for settings that are not JSON; `ResourceError` when the
+        disk does not take the file. After an error there is no file, the old one is untouched, and the clip
+        is still in memory.
+        """
+        target = check_output_path(path, overwrite)
+        suffix = target.suffix.lower()
+        height, width = self.frames.shape[1:3]
+        if suffix != ".gif" and (height % 2 or width % 2):
+            raise InputError(f"frames: {height}x{width}; {suffix} needs even sides. Save as .gif")
+        comment = self._comment()
+        with _written_whole(target, overwrite) as partial:
+            if suffix == ".gif":
+                _write_gif(partial, self.frames, self.fps, comment)
+            else:
+                _write_video(partial, self.frames, self.fps, comment, suffix)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> IdentityVideo:
+        """Read the frames of a .mp4, .webm or .gif file, and the settings if `save` wrote it (else they are
+        empty).
+
+        Frames come back as the codec kept them: nearly, not exactly, the ones that were saved. Raises
+        `InputError` for a file that is missing, unreadable, without frames, or larger than the limits of this
+        module.
+        """
+        target = Path(path)
+        name = f"video {str(target)!r}"
+        suffix = target.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise InputError(f"{name}: unknown suffix {suffix!r}; {', '.join(SUFFIXES)} can be read")
+        try:
+            if not target.is_file():
+                raise InputError(f"{name}: there is no such ordinary file. Check the path")
+            size = target.stat().st_size
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name}: cannot be read ({error})") from error
+        if size > MAX_FILE_BYTES:
+            raise InputError(f"{name}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Cut it")
+        frames, rate, comment = _read_video(target.absolute(), suffix, name)
+        content = _parse_comment(comment)
+        fps = content.get("fps", rate)
+        return cls(frames, fps, content.get("settings", {}), tuple(content.get("warnings", ())))
+
+    def contact_sheet(self, columns: int = 6) -> Image.Image:
+        """All frames in one RGB picture, row by row, `columns` side by side; unused places are white."""
+        from PIL import Image
+
+        if columns < 1:
+            raise InputError(f"columns: {columns}; give 1 or more")
+        count, height, width = self.frames.shape[:3]
+        columns = min(columns, count)
+        rows = -(-count // columns)
+        sheet = Image.new("RGB", (columns * width, rows * height), "white")
+        for index, frame in enumerate(self.frames):
+            sheet.paste(Image.fromarray(frame), (index % columns * width, index // columns * height))
+        return sheet
+
+    def _comment(self) -> str:
+        """Settings as ASCII JSON: emoji, NUL and lone surrogates of a prompt are escaped, so any container
+        takes them.
+        """
+        content = {
+            "software": _SOFTWARE,
+            "fps": self.fps,
+            "settings": self.settings,
+            "warnings": self.warnings,
+        }
+        try:
+            return json.dumps(content, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"settings: cannot be written as JSON ({error}). Use plain values") from error
+
+
+def check_output_path(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Whether a video can be written to `path`, asked before any model runs. Returns it with links resolved.
+
+    Raises `InputError` for another suffix than .mp4, .webm or .gif, a directory, a folder that does not
+    exist, a file that exists (without `overwrite`), or a name the system cannot hold; `ResourceError` if the
+    folder takes no file.
+    """
+    name = f"output {os.fspath(path)!r}"
+    try:
+        target = Path(path).resolve()
+        os.fsencode(target)
+        is_directory, exists, has_folder = target.is_dir(), target.exists(), target.parent.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, a loop of links
+        raise InputError(f"{name}: not a usable file name ({error})") from error
+    if is_directory:
+        raise InputError(f"{name}: is a directory. Add a file name, such as out.mp4")
+    if target.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{name}: unknown suffix {target.suffix!r}; use one of {', '.join(SUFFIXES)}")
+    if not has_folder:
+        raise InputError(f"{name}: the folder {str(target.parent)!r} does not exist. Create it first")
+    if exists and not overwrite:
+        raise InputError(f"{name}: exists already. Choose another name or allow overwriting (--overwrite)")
+    # Only making a file shows that one can be made: permission bits mean little to root or on a network disk.
+    _create_partial(target).unlink()
+    return target
+
+
+def _create_partial(target: Path) -> Path:
+    """A new empty file beside `target`, hidden, with the permissions that the user's files get."""
+    partial = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        message = f"output {str(target)!r}: its folder takes no new file ({error.strerror}). Choose another"
+        raise ResourceError(message) from error
+    return partial
+
+
+@contextmanager
+def _written_whole(target: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary path to write to; on success it becomes `target`, on any exception it is removed."""
+    partial = _create_partial(target)
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        if overwrite:
+            os.replace(partial, target)
+        else:
+            _rename_new(partial, target)
+    except OSError as error:  # FFmpeg's errors from the system are OSError as well
+        message = (
+            f"output {str(target)!r}: could not be written ({error.strerror or error}). Free space there"
+        )
+        raise ResourceError(message) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _rename_new(partial: Path, target: Path) -> None:
+    """Rename without replacing a file that appeared since the check. A hard link is the portable way to do
+    that.
+    """
+    try:
+        os.link(partial, target)
+    except FileExistsError as error:
+        raise InputError(f"output {str(target)!r}: appeared meanwhile; not overwritten") from error
+    except OSError:  # a disk without hard links
+        os.replace(partial, target)
+
+
+def _write_video(path: Path, frames: NDArray[np.uint8], fps: float, comment: str, suffix: str) -> None:
+    """H.264 or VP9, 4:2:0, BT.709 limited range and tagged so; mp4 with its index in front for the web."""
+    import av
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+    codec, options = _CODECS[suffix]
+    # bitexact: no random identifiers, so that the same frames give the same bytes.
+    container_options = {"fflags": "+bitexact"}
+    if suffix == ".mp4":
+        container_options["movflags"] = "+faststart"
+    with av.open(str(path), "w", format=suffix[1:], options=container_options) as container:
+        container.metadata["comment"] = comment
+        stream = cast("VideoStream", container.add_stream(codec, rate=_rate(fps), options=options))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=_exact_scaling(),
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _write_gif(path: Path, frames: NDArray[np.uint8], fps: float, comment: str) -> None:
+    """GIF with one palette for all frames. Its clock has steps of 10 ms: frame times are rounded, the mean
+    rate kept.
+    """
+    import av
+
+    clock = Fraction(1, 100)
+    count, height, width = frames.shape[:3]
+    if fps > 100:
+        raise InputError(f"fps: {fps}; GIF shows at most 100 frames a second. Save as .mp4")
+    with av.open(str(path), "w", format="gif") as container:
+        stream = container.add_stream("gif", rate=100)
+        stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
+        graph = _palette_graph(height, width, clock)
+        for index in range(count):
+            frame = av.VideoFrame.from_ndarray(frames[index], format="rgb24")
+            frame.pts, frame.time_base = round(100 * index / fps), clock
+            graph.vpush(frame)
+        graph.vpush(None)
+        for _ in range(count):
+            container.mux(stream.encode(graph.vpull()))
+        container.mux(stream.encode())
+    _insert_gif_comment(path, comment)
+
+
+def _palette_graph(height: int, width: int, clock: Fraction) -> Graph:
+    """FFmpeg's palettegen and paletteuse between RGB frames and their indexed form."""
+    import av
+
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=clock)
+    split, generate, use = graph.add("split"), graph.add("palettegen"), graph.add("paletteuse")
+    sink = graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(generate, 1, 0)
+    generate.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _insert_gif_comment(path: Path, comment: str) -> None:
+    """Add a comment extension behind the global palette (GIF89a, section 24): FFmpeg writes none itself."""
+    data = path.read_bytes()
+    flags = data[10]
+    at = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
+    text = comment.encode("ascii")
+    parts = (text[i : i + 255] for i in range(0, len(text), 255))
+    blocks = b"".join(bytes([len(part)]) + part for part in parts)
+    path.write_bytes(data[:at] + b"\x21\xfe" + blocks + b"\0" + data[at:])
+
+
+def _read_video(path: Path, suffix: str, name: str) -> tuple[NDArray[np.uint8], float, str]:
+    """Decode a local file to (frames, rate, comment), within the limits."""
+    import av
+
+    try:
+        # Demuxer and protocol are fixed: a playlist that is named .mp4 must not fetch anything.
+        options = {"protocol_whitelist": "file"}
+        with av.open(
+            f"file:{path}", "r", format=suffix[1:], options=options, metadata_errors="replace"
+        ) as container:
+            if not container.streams.video:
+                raise InputError(f"{name}: holds no video")
+            frames, times = _decode(container, name)
+            rate = container.streams.video[0].average_rate
+            tags = {key.lower(): value for key, value in container.metadata.items()}
+            comment = tags.get("comment", "")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}: damaged or not a {suffix} file ({error})") from error
+    if not frames:
+        raise InputError(f"{name}: holds no frames. It may have been cut off while it was written")
+    if suffix == ".gif" or not rate:
+        known = len(times) > 1 and times[-1] > times[0]
+        return np.stack(frames), (len(times) - 1) / (times[-1] - times[0]) if known else 10.0, comment
+    return np.stack(frames), float(rate), comment
+
+
+def _decode(container: Any, name: str) -> tuple[list[NDArray[np.uint8]], list[float]]:
+    """All frames of the first video stream as RGB, with their times in seconds."""
+    frames: list[NDArray[np.uint8]] = []
+    times: list[float] = []
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise InputError(f"{name}: holds no decodable video. It may have been cut off")
+    if stream.width * stream.height * 3 > MAX_DECODED_BYTES:
+        raise InputError(f"{name}: {stream.width}x{stream.height} pixels a frame; too large")
+    for frame in container.decode(stream):
+        if (len(frames) + 1) * frame.height * frame.width * 3 > MAX_DECODED_BYTES:
+            raise InputError(f"{name}: needs over {MAX_DECODED_BYTES:,} bytes decoded. Cut it")
+        pixels = frame.reformat(format="rgb24", interpolation=_exact_scaling()).to_ndarray()
+        if frames and pixels.shape != frames[0].shape:
+            raise InputError(f"{name}: frames of different sizes. Re-encode it")
+        frames.append(pixels)
+        times.append(float(frame.time or 0.0))
+    return frames, times
+
+
+def _parse_comment(comment: str) -> dict[str, Any]:
+    """What `IdentityVideo.save` wrote, or an empty dict. The file is not trusted."""
+    try:
+        content = json.loads(comment)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict) or content.get("software") != _SOFTWARE:
+        return {}
+    kinds = {"fps": int | float, "settings": dict, "warnings": list}
+    return {key: content[key] for key, kind in kinds.items() if isinstance(content.get(key), kind)}
+
+
+def _rate(fps: float) -> Fraction:
+    """Frames a second as the fraction a container needs (23.976 becomes 2997/125; the settings keep the
+    float).
+    """
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _exact_scaling() -> int:
+    """Colour conversion without swscale's shortcuts, which darken by about one level of 255."""
+    from av.video.reformatter import Interpolation as I
+
+    return int(I.BICUBIC | I.ACCURATE_RND | I.FULL_CHR_H_INP | I.FULL_CHR_H_INT)

@@ -1,0 +1,194 @@
+"""The smoke recipes end to end: train, resume to the same bits, hand on to the next stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanVACEPipeline, WanVACETransformer3DModel
+from PIL import Image
+
+from igrpo_sdk.config import Geometry
+from igrpo_sdk.errors import InputError, NumericsError, ResourceError, WeightsError
+from igrpo_sdk.training import checkpoint
+from igrpo_sdk.training.commands import train_world
+from igrpo_sdk.training.pretrain.flow import model_input
+from igrpo_sdk.training.pretrain.latents import Batch, Encoder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with finished smoke runs `vae`, `text` and `flow`."""
+    root = tmp_path_factory.mktemp("runs")
+    for name in ("vae", "text", "flow"):
+        train_world(f"tiny_{name}_smoke", set=inputs(name, root), output=str(root / name), device="cpu")
+    return root
+
+
+def inputs(name: str, root: Path) -> list[str]:
+    return [f"vae={root / 'vae' / 'vae'}", f"text={root / 'text'}"] if name == "flow" else []
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def newest(output: Path) -> checkpoint.Checkpoint:
+    found = checkpoint.find(output / "checkpoints", "auto")
+    assert found is not None
+    return found
+
+
+def assert_same(a: Any, b: Any) -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("name", ["vae", "text", "flow"])
+def test_resumed_run_has_the_same_bits(runs: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    killed = checkpoint.list_checkpoints(runs / name / "checkpoints")[
+        0
+    ]  # as if the run had died after this one
+    assert 0 < checkpoint.load(killed).step < 6
+    shutil.copytree(killed, output / "checkpoints" / killed.name)
+    train_world(f"tiny_{name}_smoke", set=inputs(name, runs), output=str(output), resume="auto", device="cpu")
+    straight, resumed = newest(runs / name), newest(output)
+    assert straight.step == resumed.step == 6
+    for part in ("model", "average", "optimizer"):
+        assert_same(straight.parts[part], resumed.parts[part])
+
+
+def test_vae_is_scaled_and_loads(runs: Path) -> None:
+    vae = AutoencoderKLWan.from_pretrained(runs / "vae" / "vae", dtype=torch.float32)
+    assert len(vae.config.latents_mean) == vae.config.z_dim == len(vae.config.latents_std)
+    assert min(vae.config.latents_std) > 0
+    assert vae.config.latents_std != [1.0] * vae.config.z_dim
+
+
+def test_numbers_are_logged(runs: Path) -> None:
+    last = rows(runs / "vae")[-1]
+    assert last["event"] == "validation"
+    assert last["finished"]
+    assert last["psnr_video"] > 0
+    assert last["psnr_still"] > 0
+    assert {"who", "action", "background", "light"} <= rows(runs / "text")[-1].keys()
+    assert {"loss", "video", "head"} <= rows(runs / "flow")[-1].keys()
+    assert Image.open(runs / "flow" / "samples.png").size == (9 * 48, 2 * 2 * 48)
+
+
+def test_a_loss_that_is_not_finite_updates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NumericsError, match="nothing was updated"):
+        train_world(
+            "tiny_vae_smoke",
+            set=["loss.detail=.inf", "every.checkpoint=1"],
+            output=str(tmp_path),
+            device="cpu",
+        )
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_init_from_takes_the_weights(runs: Path, tmp_path: Path) -> None:
+    weights = runs / "vae" / "vae"
+    train_world(
+        "tiny_vae_smoke",
+        set=[f"init_from={weights}", "optimisation.learning_rate=0", "budget.steps=1"],
+        output=str(tmp_path),
+        device="cpu",
+    )
+    expected = AutoencoderKLWan.from_pretrained(weights, dtype=torch.float32).state_dict()
+    actual = AutoencoderKLWan.from_pretrained(tmp_path / "vae", dtype=torch.float32).state_dict()
+    assert_same(dict(expected), dict(actual))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["unknown=1"], "recipe.unknown is unknown"),
+        (["model.unknown=1"], "recipe.model.unknown is unknown"),
+        (["budget.steps=many"], "budget.steps='many' must be of type int"),
+        (["budget.steps=0"], "steps >= 1"),
+        (["budget"], "must look like"),
+        (["model.temperal_downsample=[true]"], "temperal_downsample"),
+        (["optimisation.method=sgd"], "must be one of"),
+        (["kind=music"], "kind 'music'"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train_world("tiny_vae_smoke", set=overrides, output=str(tmp_path), device="cpu")
+
+
+def test_unknown_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="tiny_vae"):
+        train_world("no_such_recipe", output=str(tmp_path))
+
+
+def test_assembled_parts_are_a_stock_pipeline(runs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "pipeline"
+    parts = [f"vae={runs / 'vae' / 'vae'}", f"flow={runs / 'flow'}"]
+    train_world("tiny_assemble", set=parts, output=str(output))
+    pipe = WanVACEPipeline.from_pretrained(output, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    frames = pipe(
+        prompt="Two people talk.",
+        reference_images=[Image.new("RGB", (48, 48), colour) for colour in ("red", "green")],
+        height=48,
+        width=48,
+        num_frames=5,
+        num_inference_steps=2,
+        max_sequence_length=128,
+        output_type="np",
+    ).frames
+    assert frames.shape == (1, 5, 48, 48, 3)
+    assert max(file.stat().st_size for file in output.rglob("*") if file.is_file()) < 14e6
+    with pytest.raises(ResourceError, match="max_mib"):
+        train_world("tiny_assemble", set=[*parts, "max_mib=0.01"], output=str(output))
+    with pytest.raises(WeightsError, match="missing"):
+        train_world("tiny_assemble", set=["vae=nowhere", f"flow={runs / 'flow'}"], output=str(output))
+
+
+@torch.no_grad()
+def test_training_sees_what_the_stock_pipeline_makes(runs: Path) -> None:
+    """x0 and control of two references equal those of WanVACEPipeline's own preparation, slot by slot."""
+    vae = AutoencoderKLWan.from_pretrained(runs / "vae" / "vae", dtype=torch.float32)
+    transformer = WanVACETransformer3DModel.from_pretrained(
+        runs / "flow" / "transformer", dtype=torch.float32
+    )
+    pipe = WanVACEPipeline(None, None, vae, None, transformer)
+    pictures = [Image.new("RGB", (48, 48), colour) for colour in ("red", "blue")]
+    video, mask, prepared = pipe.preprocess_conditions(
+        None, None, pictures, 1, 48, 48, 5, torch.float32, "cpu"
+    )
+    latents = pipe.prepare_video_latents(video, mask, prepared, None, torch.device("cpu"))
+    stock = torch.cat([latents, pipe.prepare_masks(mask, prepared)], dim=1)
+    encoder = Encoder(vae, torch.device("cpu"), half=False)
+    references = torch.cat([encoder.encode(picture[None, :, None]) for picture in prepared[0]])[:, :, 0]
+    grey = encoder.grey(Geometry(48, 48, 5))
+    batch = Batch(torch.randn_like(grey), references[None], grey[:, 0], torch.zeros(1, 128))
+    x0, control = model_input(batch, grey, transformer.config.vace_in_channels)
+    assert torch.allclose(control, stock, atol=1e-5)
+    assert torch.equal(x0[:, :, :2], control[:, : vae.config.z_dim, :2])
+    assert torch.equal(x0[:, :, 2:], batch.video)

@@ -1,0 +1,102 @@
+"""Checkpoints: whole or absent, verified, and never silently lost."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from igrpo_sdk.errors import InputError, ResourceError, WeightsError
+from igrpo_sdk.training import checkpoint
+
+
+def parts(value: float) -> dict[str, object]:
+    return {
+        "model": {"weight": torch.full((3,), value)},
+        "state": {"elapsed": value, "note": "x", "list": [1, 2.0]},
+    }
+
+
+def damage(path: Path) -> None:
+    file = path / "model.pt"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 7, parts(1.5))
+    found = checkpoint.find(tmp_path, "auto")
+    assert found is not None
+    assert found.path == path
+    assert found.step == 7
+    assert torch.equal(found.parts["model"]["weight"], torch.full((3,), 1.5))
+    assert found.parts["state"] == {"elapsed": 1.5, "note": "x", "list": [1, 2.0]}
+
+
+def test_keeps_the_newest(tmp_path: Path) -> None:
+    for step in (1, 2, 10):
+        checkpoint.save(tmp_path, step, parts(step), keep=2)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-00000002", "step-00000010"]
+
+
+def test_damaged_newest_falls_back_with_a_warning(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, parts(1))
+    newest = checkpoint.save(tmp_path, 2, parts(2))
+    damage(newest)
+    with pytest.warns(UserWarning, match="DAMAGED"):
+        found = checkpoint.find(tmp_path, "auto")
+    assert found is not None
+    assert found.step == 1
+    with pytest.raises(WeightsError, match=r"model\.pt"):
+        checkpoint.find(tmp_path, str(newest))
+
+
+@pytest.mark.parametrize("remains", ["nothing", "half", "no manifest"])
+def test_a_killed_write_is_never_a_checkpoint(tmp_path: Path, remains: str) -> None:
+    whole = checkpoint.save(tmp_path, 1, parts(1))
+    partial = tmp_path / "step-00000002.partial"
+    partial.mkdir()
+    if remains != "nothing":
+        (partial / "model.pt").write_bytes((whole / "model.pt").read_bytes()[:50])
+    found = checkpoint.find(tmp_path, "auto")
+    assert found is not None
+    assert found.step == 1
+    checkpoint.save(tmp_path, 2, parts(2))
+    assert not partial.exists()
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    assert checkpoint.find(tmp_path, "auto") is None
+    assert checkpoint.find(tmp_path, None) is None
+    with pytest.raises(WeightsError, match="not a checkpoint"):
+        checkpoint.find(tmp_path, str(tmp_path / "absent"))
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 3, parts(1))
+    path = checkpoint.save(tmp_path, 3, parts(2))
+    assert checkpoint.load(path).parts["state"]["elapsed"] == 2
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="keep"):
+        checkpoint.save(tmp_path, 1, parts(1), keep=0)
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    with pytest.raises(ResourceError, match="could not be written"):
+        checkpoint.save(file / "below", 1, parts(1))
+
+
+def test_random_states_round_trip(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 1, {"random": checkpoint.random_states()})
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    expected = draw()
+    checkpoint.restore_random_states(checkpoint.load(path).parts["random"])
+    assert draw() == expected

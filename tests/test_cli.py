@@ -1,0 +1,268 @@
+"""The command line: exit codes, one-line errors, parsers made from functions (faults S13, S16, S17)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from igrpo_sdk import Cancelled, InputError
+from igrpo_sdk.cli import COMMAND_GROUP, build_parser, main, run
+from igrpo_sdk.doctor import doctor
+
+HEAVY = ("torch", "numpy", "diffusers", "jsonargparse", "PIL", "av")
+
+
+# ---- help
+
+
+def test_help_lists_every_command_without_loading_any(capsys: pytest.CaptureFixture[str]) -> None:
+    script = (
+        "import sys; from igrpo_sdk.cli import main; assert main(['--help']) == 0; "
+        f"assert not set({HEAVY}) & set(sys.modules)"
+    )
+    started = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert time.monotonic() - started < 3  # 0.1 s on an idle machine
+    for entry in metadata.entry_points(group=COMMAND_GROUP):
+        assert f"  {entry.name.replace('.', ' ')} " in result.stdout
+    assert "(not installed)" not in result.stdout
+    assert "Make a video in which" in result.stdout
+
+
+@pytest.mark.parametrize("entry", metadata.entry_points(group=COMMAND_GROUP), ids=lambda entry: entry.name)
+def test_every_command_has_help(entry: metadata.EntryPoint, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*entry.name.split("."), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: igrpo {entry.name.replace('.', ' ')}")
+    for option in build_parser(entry.load(), "x")._actions:
+        assert option.help, f"{entry.name}: {option.dest} is not documented"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == metadata.version("igrpo-sdk")
+
+
+# ---- exit codes
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "commands:"),
+        (["genrate"], "did you mean 'generate'?"),
+        (["nonsense"], "igrpo --help"),
+        (["train"], "train world"),
+        (["generate"], "required: references, prompt"),
+        (["generate", "a.png"], "required: prompt"),
+        (["generate", "a.png", "--prompt", "x", "--seed", "many"], "seed"),
+        (["generate", "a.png", "--prompt", "x", "--colour", "red"], "colour"),
+        (["generate", "a.png", "--prompt"], "prompt"),
+    ],
+)
+def test_bad_usage_is_2(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert says in shown.err + shown.out
+    assert "Traceback" not in shown.err
+
+
+def test_a_failure_is_1_with_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    words = ["generate", str(tmp_path / "nowhere.png"), "--prompt", "x", "-o", str(output)]
+    assert main(words) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("igrpo: error: reference '")
+    assert shown.err.count("\n") == 1
+    assert main([*words, "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_output_is_checked_before_anything_else(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, picture_file: Path
+) -> None:
+    for output in (picture_file, tmp_path, tmp_path / "missing" / "out.mp4", tmp_path / "out.txt"):
+        assert main(["generate", "nowhere.png", "--prompt", "x", "-o", str(output)]) == 1
+        assert "output '" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == [picture_file.name]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (
+            InputError("prompt: empty.\nSay what happens"),
+            1,
+            "igrpo: error: prompt: empty. Say what happens\n",
+        ),
+        (ZeroDivisionError("division by zero"), 1, "unexpected ZeroDivisionError: division by zero. --debug"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Cancelled("stopped"), 130, "interrupted"),
+    ],
+)
+def test_how_a_command_ends(
+    error: BaseException, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        """Fail."""
+        raise error
+
+    assert run(lambda: fails, "fails", []) == code
+    shown = capsys.readouterr()
+    assert says in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_a_command_may_return_its_code() -> None:
+    assert run(lambda: lambda: 1, "x", []) == 1
+    assert run(lambda: lambda: None, "x", []) == 0
+
+
+def test_a_command_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = metadata.EntryPoint("gone", "igrpo_sdk.gone:gone", COMMAND_GROUP)
+    assert run(entry.load, "gone", []) == 1
+    assert "igrpo_sdk.gone" in capsys.readouterr().err
+
+
+# ---- parsers
+
+
+def sample(
+    *names: str,
+    text: str,
+    mode: Literal["a", "b"] = "a",
+    count: int | None = None,
+    folder: Path = Path("x"),
+    set: list[str] | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Show what was given.
+
+    Args:
+        names: Some names.
+        text: Some text.
+        mode: One of two.
+        count: A number.
+        folder: A folder.
+        set: Changes.
+        dry_run: A flag.
+    """
+    print(names, repr(text), mode, count, folder, set, dry_run)
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (["a", "b", "--text", "x"], "('a', 'b') 'x' a None x None False"),
+        (["--text", "x", "--mode=b", "--count", "3", "a"], "('a',) 'x' b 3 x None False"),
+        (
+            ["a", "--text", "x", "--set", "p=1", "--set", "q=[2]"],
+            "('a',) 'x' a None x ['p=1', 'q=[2]'] False",
+        ),
+        (["a", "--text", "x", "--dry-run", "--folder", "a-b"], "('a',) 'x' a None a-b None True"),
+        (["a", "--text=--not-an-option"], "('a',) '--not-an-option' a None x None False"),
+        (["null", "--text", "null"], "('null',) 'null' a None x None False"),
+        (["[1]", "--text", "{a: [1, 2]}"], "('[1]',) '{a: [1, 2]}' a None x None False"),
+        (["1", "--text", "5"], "('1',) '5' a None x None False"),
+        (["a", "--text", ""], "('a',) '' a None x None False"),
+        (
+            ["a", "--text", "\N{GRINNING FACE} \udcff"],
+            "('a',) '\N{GRINNING FACE} \\udcff' a None x None False",
+        ),
+    ],
+)
+def test_words_reach_the_function_as_they_were_typed(
+    words: list[str], printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: sample, "sample", words) == 0
+    assert capsys.readouterr().out == f"{printed}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["a"], ["a", "--text", "x", "--mode", "c"], ["a", "--text", "x", "--count", "1.5"]]
+)
+def test_words_that_do_not_fit(words: list[str]) -> None:
+    assert run(lambda: sample, "sample", words) == 2
+
+
+# ---- S17
+
+
+WAITING = """
+import sys, time
+from igrpo_sdk.cli import run
+
+def wait() -> None:
+    "Wait."
+    print("waiting", flush=True)
+    time.sleep(60)
+
+sys.exit(run(lambda: wait, "wait", []))
+"""
+
+
+def test_s17_an_interrupt_is_130() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "igrpo: interrupted; nothing was written\n"
+
+
+# ---- S13
+
+
+def test_s13_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    code = doctor()
+    text = capsys.readouterr().out
+    for word in (
+        "Python 3.",
+        "memory",
+        "cpu",
+        f"torch {metadata.version('torch')}",
+        "[demo]",
+        "[judge]",
+        "tiny-vace",
+    ):
+        assert word in text
+    assert code == 0
+    assert "!" not in text
+
+
+MISSING = """
+import sys
+from importlib import metadata
+found = metadata.version
+
+def version(name):
+    if name in ("av", "dlib-bin"):
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+
+metadata.version = version  # what importlib says of a package that is not there
+sys.modules["torch"] = None  # what Python does when a module is not there
+from igrpo_sdk.doctor import doctor
+sys.exit(doctor())
+"""
+
+
+def test_s13_doctor_names_what_is_missing() -> None:
+    result = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result
+    assert "! av is not installed" in result.stdout
+    assert "! torch does not load" in result.stdout
+    assert "[judge] lacks dlib-bin: pip install 'igrpo-sdk[judge]'" in result.stdout

@@ -1,0 +1,162 @@
+"""Checkpoints that survive being killed: written aside, flushed, renamed, verified by hash when read.
+
+A checkpoint is a directory `step-00001234` of files `NAME.pt` (torch, tensors and plain values only) and a
+`manifest.json` with the sha256 of each. A run that dies while writing leaves only a `.partial` directory,
+which the next save removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from igrpo_sdk.errors import InputError, ResourceError, WeightsError
+
+_MANIFEST = "manifest.json"
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read and verified."""
+
+    path: Path
+    step: int
+    """Optimiser steps done when it was written."""
+    parts: dict[str, Any]
+    """What was given to `save`, tensors on the CPU."""
+
+
+def save(root: Path, step: int, parts: Mapping[str, Any], keep: int = 2) -> Path:
+    """Write `parts` (name to tensors, numbers, strings, lists and dicts of them) as the checkpoint of `step`.
+
+    Older checkpoints beyond the newest `keep` are removed once this one is safely on disk. Raises
+    ResourceError if the disk refuses; the older checkpoints are then untouched.
+    """
+    if keep < 1:
+        raise InputError(f"keep={keep} must be at least 1")
+    final = root / f"step-{step:08d}"
+    partial = final.with_name(final.name + _PARTIAL)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for stale in root.glob(f"step-*{_PARTIAL}"):
+            shutil.rmtree(stale)
+        partial.mkdir()
+        hashes = {f"{name}.pt": _write_part(partial / f"{name}.pt", part) for name, part in parts.items()}
+        _write_text(partial / _MANIFEST, json.dumps({"step": step, "sha256": hashes}, indent=1))
+        _flush_directory(partial)
+        if final.exists():  # the same step again after a resume: the new one replaces it
+            shutil.rmtree(final)
+        partial.rename(final)
+        _flush_directory(root)
+    except OSError as error:
+        raise ResourceError(f"checkpoint {final} could not be written: {error}") from error
+    for old in list_checkpoints(root)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load(path: Path) -> Checkpoint:
+    """Read one checkpoint and verify every file; WeightsError names the file that is missing or damaged."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        step, hashes = int(manifest["step"]), dict(manifest["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is not a checkpoint (no readable {_MANIFEST}): {error}") from None
+    parts: dict[str, Any] = {}
+    for name, expected in hashes.items():
+        file = path / name
+        if not file.is_file() or _hash(file) != expected:
+            raise WeightsError(
+                f"checkpoint file {file} is missing or damaged: resume from an older checkpoint"
+            )
+        try:
+            parts[file.stem] = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError) as error:
+            raise WeightsError(f"checkpoint file {file} cannot be read: {error}") from None
+    return Checkpoint(path, step, parts)
+
+
+def find(root: Path, resume: str | None) -> Checkpoint | None:
+    """The checkpoint to go on from.
+
+    resume=None starts anew. "auto" takes the newest sound checkpoint under `root`, if any, and warns loudly
+    for each damaged one it passes over. A path must be a sound checkpoint: WeightsError otherwise.
+    """
+    if resume is None:
+        return None
+    if resume != "auto":
+        return load(Path(resume))
+    for path in reversed(list_checkpoints(root)):
+        try:
+            return load(path)
+        except WeightsError as error:
+            warnings.warn(f"DAMAGED CHECKPOINT PASSED OVER: {error}", stacklevel=2)
+    return None
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Complete checkpoints under `root`, oldest first."""
+    return sorted(path for path in root.glob("step-*") if path.is_dir() and path.suffix != _PARTIAL)
+
+
+def random_states() -> dict[str, Any]:
+    """States of the global generators of torch (CPU, every GPU), Python and numpy, as plain values."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Set the global generators; GPU states only if this process sees as many GPUs as the one that saved."""
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+
+
+def _write_part(path: Path, part: Any) -> str:
+    with path.open("wb") as file:
+        torch.save(part, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return _hash(path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

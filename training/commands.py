@@ -1,0 +1,46 @@
+"""`igrpo train world`: run a recipe of the embedded world."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from igrpo_sdk.errors import InputError
+
+from .recipe import build, read_recipe
+
+# kind of recipe: module, dataclass of the recipe, function that runs it; imported only when needed
+_KINDS = {
+    "vae": (".pretrain.vae", "VaeRecipe", "train_vae"),
+    "text": (".pretrain.text", "TextRecipe", "train_text"),
+    "flow": (".pretrain.flow", "FlowRecipe", "train_flow"),
+    "assemble": (".pretrain.assemble", "AssembleRecipe", "assemble"),
+    "reader": (".evaluation.reader_training", "ReaderRecipe", "train_reader"),
+}
+
+
+def train_world(
+    recipe: str,
+    set: list[str] | None = None,
+    resume: str | None = None,
+    output: str = "runs/world",
+    device: str = "auto",
+) -> None:
+    """Train one of the tiny models on the procedural world, or put the trained ones together.
+
+    Args:
+        recipe: name of a recipe (tiny_vae, tiny_text, tiny_flow, tiny_reader, tiny_assemble and their
+            _smoke versions) or path of a YAML file.
+        set: changes to the recipe, such as budget.max_seconds=300.
+        resume: "auto" to go on from the newest sound checkpoint in the output folder, or the path of one.
+        output: folder for checkpoints, numbers, pictures and weights.
+        device: "auto", "cpu" or "cuda".
+    """
+    data = read_recipe(recipe, set or [])
+    kind = data.pop("kind")
+    if kind not in _KINDS:
+        raise InputError(f"recipe {recipe!r} has kind {kind!r}: use one of {', '.join(_KINDS)}")
+    module_name, recipe_name, function_name = _KINDS[kind]
+    module = importlib.import_module(module_name, __package__)
+    run = getattr(module, function_name)
+    run(build(getattr(module, recipe_name), data), Path(output), resume, device)

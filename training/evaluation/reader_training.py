@@ -1,0 +1,280 @@
+"""Training of the reader on rendered scenes of training people, made worse the way a VAE and a generator do it.
+
+The data is endless: groups of scenes are rendered on the training device and replaced as the run goes on. What a step
+sees is a function of the seed and the step, so a resumed run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from igrpo_sdk.errors import InputError
+
+from ..pretrain.loop import Average, Budget, Clock, generator, mix, pick_device
+from ..pretrain.trainer import Every, Optimisation, make_optimizers, restore, train
+from ..world.identities import identity_vectors
+from ..world.renderer import render_scenes
+from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, PLACES, Scene, sample_scene
+from .reader import (
+    APPEARANCE_SIZE,
+    Logits,
+    ReaderModel,
+    SceneReader,
+    appearance_vectors,
+    background_share,
+    follow,
+    prompt_following,
+    readings_of,
+    save_reader,
+    to_input,
+    who_does_what_share,
+)
+
+_FPS = 8.0
+
+
+@dataclass(frozen=True)
+class ReaderData:
+    """How many rendered scenes are kept and how fast they are replaced."""
+
+    group: int = 64
+    """Scenes rendered in one call; a group of 64 clips of 17 frames at 144x192 takes 90 MB."""
+    groups: int = 48
+    """Groups kept, the newest ones."""
+    initial_groups: int = 8
+    """Groups rendered before the first step."""
+    refresh_every: int = 4
+    """Steps between two new groups."""
+    held_out: int = 256
+    """Scenes of validation people that the reader is measured on."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.initial_groups <= self.groups or min(self.group, self.refresh_every, self.held_out) < 1:
+            raise InputError(f"{self}: needs 1 <= initial_groups <= groups and at least one of everything")
+
+
+@dataclass(frozen=True)
+class Wear:
+    """Largest strength of each damage; every clip of a batch draws its own, from none to this."""
+
+    shrink: float = 2.2
+    """Down-scaling and up-scaling again, the factor."""
+    smear: float = 0.5
+    """Share of the neighbouring frames that is mixed into each."""
+    noise: float = 0.06
+    """Standard deviation, frames in [-1, 1]."""
+    colour: float = 0.05
+    """Gain and offset of each channel, for the whole clip."""
+    shift: int = 4
+    """Pixels by which a clip is moved."""
+
+
+@dataclass(frozen=True)
+class ReaderRecipe:
+    """One training run of the reader."""
+
+    budget: Budget
+    hardware: str = ""
+    """Where and how long this was measured."""
+    seed: int = 0
+    batch: int = 64
+    model: ReaderModel = field(default_factory=ReaderModel)
+    data: ReaderData = field(default_factory=ReaderData)
+    wear: Wear = field(default_factory=Wear)
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(learning_rate=2e-3, weight_decay=0.01))
+    every: Every = field(default_factory=Every)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a reader should say of B scenes, as tensors; places nobody takes have action -1.
+
+    count, background, light: int64 (B,). occupied: float32 (B, 3). action: int64 (B, 3). appearance: float32 (B, 3, A).
+    """
+
+    count: Tensor
+    background: Tensor
+    light: Tensor
+    occupied: Tensor
+    action: Tensor
+    appearance: Tensor
+
+
+def truth_of(scenes: list[Scene]) -> Truth:
+    """Ground truth of scenes, on the CPU."""
+    shape = (len(scenes), len(PLACES))
+    people, looks = torch.zeros(shape, dtype=torch.int64), torch.full(shape, -1)
+    occupied, action = torch.zeros(shape), torch.full(shape, -1)
+    for b, scene in enumerate(scenes):
+        for actor in scene.actors:
+            k = PLACES.index(actor.place)
+            people[b, k], occupied[b, k], action[b, k] = actor.identity, 1.0, ACTIONS.index(actor.action)
+            looks[b, k] = -1 if actor.look is None else actor.look
+    vectors = identity_vectors(people.flatten(), looks.flatten())
+    return Truth(
+        count=torch.tensor([len(s.actors) - 1 for s in scenes]),
+        background=torch.tensor([BACKGROUNDS.index(s.background) for s in scenes]),
+        light=torch.tensor([LIGHTS.index(s.light) for s in scenes]),
+        occupied=occupied,
+        action=action,
+        appearance=appearance_vectors(vectors).view(*shape, APPEARANCE_SIZE),
+    )
+
+
+def reader_loss(logits: Logits, truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum of the losses of every field, and the terms; actions and appearance count where somebody stands."""
+    here = truth.occupied > 0
+    terms = {
+        "count": F.cross_entropy(logits.count, truth.count),
+        "background": F.cross_entropy(logits.background, truth.background),
+        "light": F.cross_entropy(logits.light, truth.light),
+        "occupied": F.binary_cross_entropy_with_logits(logits.occupied, truth.occupied),
+        "action": F.cross_entropy(logits.action[here], truth.action[here]),
+        "appearance": (logits.appearance - truth.appearance)[here].square().mean(),
+    }
+    loss = terms["count"] + terms["background"] + terms["light"] + terms["occupied"]
+    return loss + 2 * terms["action"] + 8 * terms["appearance"], {k: v.detach() for k, v in terms.items()}
+
+
+def wear_out(video: Tensor, wear: Wear, random: torch.Generator) -> Tensor:
+    """Damage clips (B, T, 3, H, W) in [-1, 1] as a VAE and a generator do; `random` lives on their device."""
+    batch, _, _, height, width = video.shape
+    device = video.device
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand((batch, *shape), generator=random, device=device).view(batch, *shape, 1, 1)
+
+    host = torch.rand(3, generator=random, device=device).tolist()
+    factor = 1 + (wear.shrink - 1) * host[0]
+    flat = video.flatten(0, 1)
+    small = F.interpolate(flat, size=(int(height / factor), int(width / factor)), mode="bilinear", antialias=True)
+    blurred = F.interpolate(small, size=(height, width), mode="bilinear").view_as(video)
+    video = torch.lerp(video, blurred, draw(1, 1))
+    padded = torch.cat([video[:, :1], video, video[:, -1:]], 1)
+    video = torch.lerp(video, (padded[:, :-2] + padded[:, 2:]) / 2, wear.smear * draw(1, 1))
+    noise = torch.randn(video.shape, generator=random, device=device)
+    gain, offset = (2 * wear.colour * (draw(1, 3) - 0.5) for _ in range(2))
+    video = video * (1 + gain) + offset + wear.noise * draw(1, 1) ** 2 * noise
+    dy, dx = (round(wear.shift * (2 * h - 1)) for h in host[1:])
+    return _moved(video, dy, dx).clamp(-1, 1)
+
+
+def _moved(video: Tensor, dy: int, dx: int) -> Tensor:
+    """Clips moved by whole pixels, the border repeated."""
+    height, width = video.shape[-2:]
+    y = (torch.arange(height, device=video.device) - dy).clamp(0, height - 1)
+    x = (torch.arange(width, device=video.device) - dx).clamp(0, width - 1)
+    return video[..., y, :][..., x]
+
+
+class ReaderTask:
+    """The reader with its rendered scenes and its loss, for `pretrain.trainer.train`."""
+
+    def __init__(self, recipe: ReaderRecipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        torch.manual_seed(recipe.seed)
+        self.reader = SceneReader(recipe.model).to(device)
+        self.modules: Mapping[str, torch.nn.Module] = {"reader": self.reader}
+        self.average = Average(self.modules, recipe.optimisation.average)
+        self._groups: dict[int, tuple[Tensor, Truth]] = {}
+        self._due = 0
+        self._held_out: tuple[list[Scene], Tensor] | None = None
+
+    def prepare(self, step: int) -> None:
+        """Hold the newest groups that are due at `step`."""
+        data = self.recipe.data
+        due = data.initial_groups + step // data.refresh_every
+        for group in range(max(self._due, due - data.groups), due):
+            scenes = [sample_scene(mix(self.recipe.seed, "reader", group, i), "train") for i in range(data.group)]
+            self._groups[group] = (self._render(scenes), self._on_device(truth_of(scenes)))
+            self._groups.pop(group - data.groups, None)
+        self._due = due
+
+    def loss(self, step: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss of a batch drawn from a few groups, damaged."""
+        seed = (self.recipe.seed, "reader step", step)
+        frames, truth = self._draw(torch.Generator().manual_seed(mix(*seed, "batch")))
+        video = wear_out(to_input(frames), self.recipe.wear, generator(self.device, *seed, "wear"))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.reader(video)
+        return reader_loss(_float(logits), truth)
+
+    @torch.no_grad()
+    def evaluate(self) -> Mapping[str, float]:
+        """Shares read right on clean renders of validation people, by the averaged weights."""
+        if self._held_out is None:
+            count = self.recipe.data.held_out
+            scenes = [sample_scene(mix("reader validation", i), "validation") for i in range(count)]
+            frames = [self._render(scenes[i : i + 32]) for i in range(0, count, 32)]
+            self._held_out = (scenes, torch.cat(frames))
+        scenes, clips = self._held_out
+        with self.average.applied():
+            readings = [r for part in clips.split(32) for r in readings_of(self.reader(to_input(part)))]
+        followed = [follow(reading, scene) for reading, scene in zip(readings, scenes, strict=True)]
+        return {
+            "background": background_share(followed) or 0.0,
+            "who_does_what": who_does_what_share(followed) or 0.0,
+            "prompt_following": prompt_following(followed) or 0.0,
+            "light": sum(f.light for f in followed) / len(followed),
+            "count": sum(f.count for f in followed) / len(followed),
+            "place": sum(sum(f.place) for f in followed) / sum(len(f.place) for f in followed),
+            "action": sum(sum(f.action) for f in followed) / sum(len(f.action) for f in followed),
+            "strict": sum(f.strict for f in followed) / len(followed),
+        }
+
+    def _draw(self, random: torch.Generator) -> tuple[Tensor, Truth]:
+        """A batch: rows of up to eight of the held groups."""
+        held = sorted(self._groups)
+        parts = min(8, len(held), self.recipe.batch)
+        frames: list[Tensor] = []
+        truths: list[Truth] = []
+        for k in torch.randperm(len(held), generator=random)[:parts].tolist():
+            clips, truth = self._groups[held[k]]
+            size = -(-self.recipe.batch // parts)
+            rows = torch.randint(0, len(clips), (size,), generator=random).to(self.device)
+            frames.append(clips[rows])
+            truths.append(_map_truth(lambda t, rows=rows: t[rows], truth))  # type: ignore[misc]
+        fields = {name: torch.cat([getattr(t, name) for t in truths]) for name in Truth.__dataclass_fields__}
+        return torch.cat(frames), Truth(**fields)
+
+    def _render(self, scenes: list[Scene]) -> Tensor:
+        model = self.recipe.model
+        return render_scenes(scenes, model.height, model.width, model.num_frames, _FPS, self.device).frames
+
+    def _on_device(self, truth: Truth) -> Truth:
+        return _map_truth(lambda t: t.to(self.device), truth)
+
+
+def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
+    """Train the reader; returns the weights `output/reader.safetensors` (float16, sizes in JSON beside them).
+
+    Checkpoints go to `output/checkpoints`, numbers to `output/metrics.jsonl`. To ship the weights, copy the two files to
+    `training/evaluation/assets`. Raises NumericsError before a non-finite update.
+    """
+    clock, where = Clock(recipe.budget), pick_device(device)
+    task = ReaderTask(recipe, where)
+    matrices = [p for p in task.reader.parameters() if p.ndim > 1]
+    others = [p for p in task.reader.parameters() if p.ndim <= 1]
+    optimizers = make_optimizers(recipe.optimisation, matrices, others)
+    restore(task, optimizers, clock, output, resume)
+    task.prepare(clock.step)
+    clock.start()
+    train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output)
+    weights = output / "reader.safetensors"
+    with task.average.applied():
+        save_reader(task.reader, weights)
+    return weights
+
+
+def _map_truth(change: Callable[[Tensor], Tensor], truth: Truth) -> Truth:
+    return Truth(**{name: change(getattr(truth, name)) for name in Truth.__dataclass_fields__})
+
+
+def _float(logits: Logits) -> Logits:
+    return Logits(**{name: getattr(logits, name).float() for name in Logits.__dataclass_fields__})

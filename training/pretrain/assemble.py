@@ -1,0 +1,75 @@
+"""Puts trained parts together as one ordinary diffusers directory, small enough to ship."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from igrpo_sdk.errors import InputError, ResourceError, WeightsError
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class AssembleRecipe:
+    """Where the trained parts are and how the result samples."""
+
+    vae: str
+    """Directory of a trained VAE (`.../vae`)."""
+    flow: str
+    """Directory with a trained `transformer`, `text_encoder` and `tokenizer`."""
+    hardware: str = ""
+    flow_shift: float = 3.0
+    """Shift of the sampler's noise levels; the one the transformer was trained with."""
+    max_mib: float = 26.0
+    """Size the whole directory may have."""
+    shard: str = "14MB"
+    """Largest size of a weight file."""
+
+
+def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
+    """Write `output` as a WanVACEPipeline directory with float16 weights, replacing what is there.
+
+    Raises WeightsError if a part is missing, ResourceError if the result is larger than `max_mib`; `output`
+    is then untouched. There is nothing to resume (InputError), and it runs on the CPU whatever `device` is.
+    """
+    if resume is not None:
+        raise InputError(f"resume={resume!r}: assembling takes seconds and is not resumed; leave it out")
+    pipeline = WanVACEPipeline(**_load_parts(recipe))
+    aside = output.with_name(output.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    pipeline.save_pretrained(aside, max_shard_size=recipe.shard)
+    size = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file()) / _MIB
+    if size > recipe.max_mib:
+        shutil.rmtree(aside)
+        raise ResourceError(
+            f"the pipeline takes {size:.1f} MiB, more than max_mib={recipe.max_mib}: train smaller parts"
+        )
+    shutil.rmtree(output, ignore_errors=True)
+    aside.rename(output)
+    print(f"[assembled] {output} {size:.2f} MiB", flush=True)
+    return output
+
+
+def _load_parts(recipe: AssembleRecipe) -> dict[str, object]:
+    flow, full = Path(recipe.flow), torch.float32
+    try:
+        # loaded in float32 and halved here: loading in half precision keeps some layers in float32
+        return {
+            "vae": AutoencoderKLWan.from_pretrained(recipe.vae, dtype=full).half(),
+            "text_encoder": UMT5EncoderModel.from_pretrained(flow / "text_encoder", dtype=full).half(),
+            "tokenizer": AutoTokenizer.from_pretrained(flow / "tokenizer"),
+            "transformer": WanVACETransformer3DModel.from_pretrained(flow / "transformer", dtype=full).half(),
+            "scheduler": UniPCMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=recipe.flow_shift
+            ),
+        }
+    except OSError as error:
+        raise WeightsError(
+            f"a trained part is missing or damaged (vae={recipe.vae}, flow={recipe.flow}): {error}"
+        ) from None

@@ -1,0 +1,296 @@
+"""Flow matching of the tiny WanVACETransformer3DModel on cached latents, with the text encoder trained along.
+
+The model sees exactly what diffusers' WanVACEPipeline gives it. With K references and t latent frames the
+sequence is K + t frames: the references in REVERSED order, then the video, noised together; the control input
+holds, per frame,
+
+    reference slots:  the reference's latent, zeros,                  mask 0
+    video slots:      the latent of an all-grey video, twice,         mask 1
+
+The target is the velocity eps - x0 (rectified flow; Liu et al. 2022, arXiv 2209.03003); the reference slots
+count little, the heads count more. Batches have one number of people each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
+from torch import Tensor, nn
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from igrpo_sdk.config import Geometry
+from igrpo_sdk.flow import interpolate, velocity_target
+
+from .clips import CLIP
+from .latents import Batch, Encoder, LatentConfig, LatentPool, tokenizer_function
+from .loop import Average, Budget, Clock, generator, pick_device
+from .preview import load_parts, write_preview
+from .text import embed_text
+from .trainer import Every, Optimisation, make_optimizers, restore, train, write_model
+
+
+@dataclass(frozen=True)
+class FlowModel:
+    """Architecture; the names are those of diffusers' WanVACETransformer3DModel."""
+
+    num_attention_heads: int = 4
+    attention_head_dim: int = 64
+    ffn_dim: int = 704
+    num_layers: int = 7
+    vace_layers: tuple[int, ...] = (0, 2, 4)
+    patch_size: tuple[int, ...] = (1, 3, 3)
+    freq_dim: int = 128
+
+    def build(self, vae: AutoencoderKLWan, text_width: int) -> WanVACETransformer3DModel:
+        """A transformer with random weights for the latents of `vae` and text embeddings of `text_width`."""
+        z, scale = vae.config.z_dim, vae.config.scale_factor_spatial
+        model = WanVACETransformer3DModel(
+            patch_size=tuple(self.patch_size),
+            num_attention_heads=self.num_attention_heads,
+            attention_head_dim=self.attention_head_dim,
+            in_channels=z,
+            out_channels=z,
+            text_dim=text_width,
+            freq_dim=self.freq_dim,
+            ffn_dim=self.ffn_dim,
+            num_layers=self.num_layers,
+            cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads",
+            vace_layers=list(self.vace_layers),
+            vace_in_channels=2 * z + scale * scale,
+        )
+        nn.init.zeros_(model.proj_out.weight)  # the first guess is 0, the mean of all velocities
+        return model
+
+
+@dataclass(frozen=True)
+class FlowLoss:
+    """Noise levels and weights of the loss."""
+
+    sigmas: Literal["uniform", "logit_normal"] = "logit_normal"
+    shift: float = 3.0
+    """sigma <- shift * sigma / (1 + (shift - 1) * sigma), as the sampler's flow_shift."""
+    reference: float = 0.15
+    """Weight of the reference slots; the video's is 1."""
+    head: float = 1.0
+    """Extra weight of cells where a head is."""
+    drop_text: float = 0.1
+    """Share of examples whose prompt is replaced by the empty one, for guidance."""
+
+
+@dataclass(frozen=True)
+class FlowRecipe:
+    """One training run of the transformer and the text encoder."""
+
+    budget: Budget
+    vae: str
+    """Directory of a trained VAE (`.../vae`)."""
+    text: str
+    """Directory with a trained `tokenizer` and `text_encoder`."""
+    hardware: str = ""
+    seed: int = 0
+    clip: Geometry = CLIP
+    latents: LatentConfig = field(default_factory=LatentConfig)
+    model: FlowModel = field(default_factory=FlowModel)
+    loss: FlowLoss = field(default_factory=FlowLoss)
+    batch: int = 128
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    every: Every = field(default_factory=Every)
+    half: bool = True
+    """bfloat16 autocast on a GPU."""
+    compile: bool = True
+    """Compile the transformer's blocks on a GPU."""
+    init_from: str | None = None
+    """Directory with `transformer` and `text_encoder` of an earlier run: weights only, all else anew."""
+    held_out: int = 128
+    """Validation clips per number of people."""
+    previews: int = 6
+    """Videos made at the end, side by side in `samples.png`; 0 for none."""
+
+
+def train_flow(recipe: FlowRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
+    """Train; writes averaged `transformer` and `text_encoder` (float16) and the `tokenizer` to `output`.
+
+    Resuming, initialising, errors: as `train_vae`.
+    """
+    clock = Clock(recipe.budget)
+    task = FlowTask(recipe, pick_device(device))
+    optimizers = make_optimizers(recipe.optimisation, task.matrices(), task.other_parameters())
+    restore(task, optimizers, clock, output, resume)
+    clock.start()
+    print(f"[data] {task.num_clips} clips cached after {clock.process_seconds:.1f} s", flush=True)
+    train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output)
+    task.export(output)
+    if recipe.previews:
+        pipe = load_parts(Path(recipe.vae), output, recipe.loss.shift, recipe.clip, str(task.device))
+        write_preview(pipe, recipe.previews, output)
+    return output
+
+
+class FlowTask:
+    """Transformer and text encoder, the cached latents, and the flow-matching loss."""
+
+    def __init__(self, recipe: FlowRecipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        gpu = device.type == "cuda"
+        torch.manual_seed(recipe.seed)
+        weights = Path(recipe.init_from or recipe.text)
+        self.tokenizer = AutoTokenizer.from_pretrained(Path(recipe.text) / "tokenizer")
+        self.text_encoder = UMT5EncoderModel.from_pretrained(
+            weights / "text_encoder", dtype=torch.float32
+        ).to(device)
+        self.encoder = Encoder(AutoencoderKLWan.from_pretrained(recipe.vae, dtype=torch.float32), device, gpu)
+        if recipe.init_from is not None:
+            self.transformer = WanVACETransformer3DModel.from_pretrained(weights / "transformer")
+        else:
+            self.transformer = recipe.model.build(self.encoder.vae, self.text_encoder.config.d_model)
+        self.transformer = self.transformer.float().to(device).train()
+        self.text_encoder.train()
+        self.modules: Mapping[str, nn.Module] = {
+            "transformer": self.transformer,
+            "text_encoder": self.text_encoder,
+        }
+        self.average = Average(self.modules, recipe.optimisation.average)
+        self.half = recipe.half and gpu
+        self._load_data()
+        if recipe.compile and gpu:
+            torch._dynamo.config.recompile_limit = 64
+            self.transformer.compile_repeated_blocks(fullgraph=True)
+
+    def _load_data(self) -> None:
+        tokenize = tokenizer_function(self.tokenizer)
+        config, clip, encoder = self.recipe.latents, self.recipe.clip, self.encoder
+        counts = {k: config.count(k) for k in range(1, len(config.odds) + 1)}
+        held = -(-self.recipe.held_out // config.chunk) * config.chunk
+        self.held_out = {
+            k: LatentPool(config, clip, k, held, "validation", encoder, tokenize) for k in counts
+        }
+        self.pools = {
+            k: LatentPool(config, clip, k, n, "train", encoder, tokenize) for k, n in counts.items()
+        }
+        self.num_clips = sum(map(len, self.pools.values()))
+        self.grey = encoder.grey(clip)
+        self.empty = tokenize([""]).to(self.device).long()
+        self._odds = torch.tensor(config.odds)
+
+    def matrices(self) -> list[nn.Parameter]:
+        """2-D weights inside the transformer's blocks, those Muon is made for."""
+        return [p for p in self._block_parameters() if p.ndim == 2]
+
+    def other_parameters(self) -> list[nn.Parameter]:
+        """Everything else that is trained."""
+        matrices = {id(p) for p in self.matrices()}
+        every = (p for module in self.modules.values() for p in module.parameters())
+        return [p for p in every if id(p) not in matrices]
+
+    def _block_parameters(self) -> Iterator[nn.Parameter]:
+        yield from self.transformer.blocks.parameters()
+        yield from self.transformer.vace_blocks.parameters()
+
+    def prepare(self, step: int) -> None:
+        """Nothing: all latents are in memory."""
+
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted squared error of the velocity for one batch, people drawn by the odds (two at step 0)."""
+        recipe, seed = self.recipe, (self.recipe.seed, "step", step)
+        random = generator(torch.device("cpu"), *seed, "people")
+        drawn = int(torch.multinomial(self._odds, 1, generator=random)) + 1
+        people = (
+            drawn if step else min(2, len(self._odds))
+        )  # the commonest length is compiled first, for itself
+        batch = self.pools[people].sample(recipe.batch, *seed)
+        dropped = torch.rand(recipe.batch, generator=random).to(self.device) < recipe.loss.drop_text
+        tokens = torch.where(dropped[:, None], self.empty, batch.tokens)
+        sigma = draw_sigmas(recipe.batch, recipe.loss, random).to(self.device)
+        return self._loss(batch, tokens, sigma, generator(self.device, *seed, "noise"))
+
+    def _loss(
+        self, batch: Batch, tokens: Tensor, sigma: Tensor, noise: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        x0, control = model_input(batch, self.grey, self.transformer.config.vace_in_channels)
+        eps = torch.randn(x0.shape, generator=noise, device=self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            velocity = self.transformer(
+                hidden_states=interpolate(x0, eps, sigma.view(-1, 1, 1, 1, 1)),
+                timestep=sigma * 1000,
+                encoder_hidden_states=embed_text(self.text_encoder, tokens),
+                control_hidden_states=control,
+                return_dict=False,
+            )[0].float()
+        error = (velocity - velocity_target(x0, eps)).square().mean(1)  # [B, K + t, h, w]
+        references, video = error.split([batch.references.shape[1], batch.video.shape[2]], dim=1)
+        weight = 1 + self.recipe.loss.head * batch.heads
+        loss = (video * weight).sum() / weight.sum() + self.recipe.loss.reference * references.mean()
+        head = (video * batch.heads).sum() / batch.heads.sum().clamp(min=1)
+        return loss, {
+            "video": video.mean().detach(),
+            "head": head.detach(),
+            "reference": references.mean().detach(),
+        }
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Loss of the averaged weights on held-out people, at fixed noise and evenly spread noise levels."""
+        totals: dict[str, list[float]] = {"loss": [], "video": [], "head": []}
+        # a compilation for evaluating alone would take longer than it saves
+        with self.average.applied(), torch.compiler.set_stance("force_eager"):
+            for people, pool in self.held_out.items():
+                batch = pool.sample(min(self.recipe.batch, len(pool)), "held-out")
+                sigma = spread_sigmas(len(batch.video), self.recipe.loss.shift).to(self.device)
+                noise = generator(self.device, "held-out", people)
+                loss, terms = self._loss(batch, batch.tokens, sigma, noise)
+                for name, value in {"loss": loss, **terms}.items():
+                    totals.setdefault(name, []).append(float(value))
+        return {name: sum(values) / len(values) for name, values in totals.items()}
+
+    def export(self, output: Path) -> Path:
+        """Write `transformer`, `text_encoder` (averaged weights, float16) and `tokenizer` under `output`."""
+        with self.average.applied():
+            transformer = WanVACETransformer3DModel.from_config(self.transformer.config)
+            transformer.load_state_dict(self.transformer.state_dict())
+            text_encoder = UMT5EncoderModel(self.text_encoder.config)
+            text_encoder.load_state_dict(self.text_encoder.state_dict())
+        write_model(transformer.half(), output / "transformer")
+        write_model(text_encoder.half(), output / "text_encoder")
+        self.tokenizer.save_pretrained(output / "tokenizer")
+        return output
+
+
+def draw_sigmas(count: int, loss: FlowLoss, random: torch.Generator) -> Tensor:
+    """Random noise levels [count] in (0, 1), one from each of `count` equal parts of the distribution."""
+    part = (torch.arange(count) + torch.rand(count, generator=random)) / count
+    part = part[torch.randperm(count, generator=random)].clamp(1e-4, 1 - 1e-4)
+    return shift_sigmas(
+        torch.special.ndtri(part).sigmoid() if loss.sigmas == "logit_normal" else part, loss.shift
+    )
+
+
+def spread_sigmas(count: int, shift: float) -> Tensor:
+    """Fixed noise levels [count], evenly spread before the shift."""
+    return shift_sigmas((torch.arange(count) + 0.5) / count, shift)
+
+
+def shift_sigmas(sigma: Tensor, shift: float) -> Tensor:
+    """shift * sigma / (1 + (shift - 1) * sigma) (Esser et al. 2024, arXiv 2403.03206, eq. 23)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def model_input(batch: Batch, grey: Tensor, control_channels: int) -> tuple[Tensor, Tensor]:
+    """Clean latents x0 [B, z, K + t, h, w] and control [B, control_channels, K + t, h, w] of a batch.
+
+    `grey` [1, z, t, h, w] are the latents of the all-zero video. Layout: see the head of this file.
+    """
+    references = batch.references.flip(1).transpose(1, 2)  # [B, z, K, h, w]
+    x0 = torch.cat([references, batch.video], dim=2)
+    z, people = references.shape[1:3]
+    held = torch.cat([references, grey.expand(len(references), -1, -1, -1, -1)], dim=2)
+    generated = F.pad(grey, (0, 0, 0, 0, people, 0)).expand(len(references), -1, -1, -1, -1)
+    mask = torch.ones_like(batch.video[:, :1]).expand(-1, control_channels - 2 * z, -1, -1, -1)
+    mask = F.pad(mask, (0, 0, 0, 0, people, 0))
+    return x0, torch.cat([held, generated, mask], dim=1)

@@ -1,0 +1,202 @@
+"""What a training loop is made of: schedule by time or steps, seeds, averaging, finite check, log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from igrpo_sdk.errors import InputError, NumericsError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run lasts; it ends at whichever of `steps` and `max_seconds` comes first."""
+
+    steps: int
+    """Optimiser steps in all."""
+    max_seconds: float | None = None
+    """Seconds of the loop in all, over all resumed parts; building data before the loop is not counted."""
+    call_seconds: float | None = None
+    """Seconds after which this process saves and leaves for another to go on; data building included."""
+    warmup: float = 0.02
+    """Share of the run during which the learning rate rises linearly from 0."""
+    floor: float = 0.02
+    """Learning rate at the end, as a share of the peak."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.warmup < 1 or not 0 <= self.floor <= 1:
+            raise InputError(f"budget {self} needs steps >= 1, 0 <= warmup < 1 and 0 <= floor <= 1")
+
+    def rate(self, progress: float) -> float:
+        """Factor of the peak learning rate at `progress` in [0, 1]: linear rise, half a cosine to `floor`."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        angle = math.pi * min(1.0, (progress - self.warmup) / (1 - self.warmup))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(angle))
+
+
+class Clock:
+    """Where a run stands: `step` done, `elapsed` seconds of the loop over all its parts."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.step = 0
+        self.behind = 0.0
+        """Seconds of the loop in earlier processes."""
+        self._process = self._start = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to count the loop's seconds; data building ends here."""
+        self._start = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the loop so far."""
+        return self.behind + time.monotonic() - self._start
+
+    @property
+    def process_seconds(self) -> float:
+        """Seconds since this process made the clock."""
+        return time.monotonic() - self._process
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1], by steps or by time, whichever is further."""
+        by_time = self.elapsed / self.budget.max_seconds if self.budget.max_seconds else 0.0
+        return min(1.0, max(self.step / self.budget.steps, by_time))
+
+    @property
+    def finished(self) -> bool:
+        """True when the run is over."""
+        return self.progress >= 1.0
+
+    @property
+    def interrupted(self) -> bool:
+        """True when this process has used its own time and another must go on."""
+        limit = self.budget.call_seconds
+        return limit is not None and self.process_seconds >= limit
+
+
+def mix(*parts: int | str) -> int:
+    """A 63-bit seed from its parts, the same on every machine: `mix(seed, step, "noise")`."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(device: torch.device, *parts: int | str) -> torch.Generator:
+    """A generator on `device` seeded from `parts`."""
+    return torch.Generator(device).manual_seed(mix(*parts))
+
+
+def pick_device(device: str) -> torch.device:
+    """The device named, or for "auto" the GPU if there is one."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used: {error}") from None
+
+
+class Average:
+    """Exponential moving average of the parameters of `modules`, warmed up so that early steps do not linger.
+
+    decay at step n is min(decay, (1 + n) / (10 + n)).
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
+        self.decay = decay
+        self._live = {f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters()}
+        self.weights = {name: p.detach().float().clone() for name, p in self._live.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the parameters after optimiser step `step`, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.weights.values()), list(self._live.values()), 1 - decay)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the average from a checkpoint."""
+        for name, value in self.weights.items():
+            value.copy_(weights[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the modules hold the average; afterwards their own weights again."""
+        with torch.no_grad():
+            kept = {name: p.detach().clone() for name, p in self._live.items()}
+            for name, p in self._live.items():
+                p.copy_(self.weights[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self._live.items():
+                    p.copy_(kept[name])
+
+
+class FiniteGuard:
+    """Raises before the update when a loss is not finite, without stopping the GPU.
+
+    The loss is copied to the host as soon as the forward pass is queued (`watch`); `check` waits for that
+    copy only, while the device works on the backward pass that was queued behind it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._host = torch.zeros((), pin_memory=self._cuda)
+        self._event = torch.cuda.Event() if self._cuda else None  # type: ignore[no-untyped-call]
+
+    def watch(self, loss: Tensor) -> None:
+        """Queue the copy of a scalar loss."""
+        self._host.copy_(loss.detach(), non_blocking=self._cuda)
+        if self._event is not None:
+            self._event.record()
+
+    def check(self, step: int) -> float:
+        """The loss as a number; NumericsError if it is not finite."""
+        if self._event is not None:
+            self._event.synchronize()
+        value = float(self._host)
+        if not math.isfinite(value):
+            raise NumericsError(
+                f"the loss is {value} at step {step}; nothing was updated: "
+                "resume from the last checkpoint with a lower learning rate"
+            )
+        return value
+
+
+class Log:
+    """One line per event: to standard output for people, to `metrics.jsonl` for programs."""
+
+    def __init__(self, output: Path, clock: Clock) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        self._file = output / "metrics.jsonl"
+        self._clock = clock
+        self._last = (clock.step, time.monotonic())
+
+    def step(self, **values: float) -> None:
+        """A training line; adds step, seconds and steps per second since the last one."""
+        before, then = self._last
+        self._last = (self._clock.step, time.monotonic())
+        rate = (self._clock.step - before) / max(1e-9, self._last[1] - then)
+        self.event("train", **values, it_s=rate)
+
+    def event(self, name: str, **values: Any) -> None:
+        """Any other line, such as an evaluation."""
+        row = {"event": name, "step": self._clock.step, "elapsed": round(self._clock.elapsed, 2), **values}
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        shown = (
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "event"
+        )
+        print(f"[{name}]", " ".join(shown), flush=True)

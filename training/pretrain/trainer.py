@@ -1,0 +1,171 @@
+"""The one pretraining loop, and what a task must bring to it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from igrpo_sdk.errors import InputError
+
+from .. import checkpoint
+from .loop import Average, Clock, FiniteGuard, Log
+from .muon import BatchedMuon
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How weights are updated."""
+
+    learning_rate: float = 1e-3
+    """Peak; the budget says how it rises and falls."""
+    method: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices inside the transformer blocks by Muon, the rest by AdamW."""
+    weight_decay: float = 1e-4
+    beta2: float = 0.99
+    clip_norm: float = 1.0
+    average: float = 0.999
+    """Decay of the averaged weights, which are the ones evaluated and kept."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """Steps between two lines of the log, two evaluations, two checkpoints."""
+
+    log: int = 50
+    evaluation: int = 500
+    checkpoint: int = 1000
+
+    def __post_init__(self) -> None:
+        if min(self.log, self.evaluation, self.checkpoint) < 1:
+            raise InputError(f"{self}: every interval must be at least 1 step")
+
+
+class Task(Protocol):
+    """A model with its data and its loss."""
+
+    modules: Mapping[str, nn.Module]
+    """What is trained, by name."""
+    average: Average
+    """Running average of their weights."""
+
+    def prepare(self, step: int) -> None:
+        """Have the data of `step` ready; called before every step and after a resume."""
+
+    def loss(self, step: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss of a step, a function of weights, seed and step only, and its terms for the log."""
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Numbers of the averaged weights on held-out data."""
+
+
+def train(
+    task: Task,
+    optimizers: Sequence[torch.optim.Optimizer],
+    clock: Clock,
+    clip_norm: float,
+    every: Every,
+    output: Path,
+) -> None:
+    """Take steps until the budget is spent; the peak learning rate of a group is its `initial_lr`.
+
+    Numbers go to `output/metrics.jsonl`, checkpoints to `output/checkpoints`. Raises NumericsError before an
+    update by a loss that is not finite.
+    """
+    parameters = [p for module in task.modules.values() for p in module.parameters()]
+    log, guard = Log(output, clock), FiniteGuard(parameters[0].device)
+    log.event("start", device=str(parameters[0].device), parameters=sum(p.numel() for p in parameters))
+    while not clock.finished and not clock.interrupted:
+        task.prepare(clock.step)
+        rate = clock.budget.rate(clock.progress)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = rate * group["initial_lr"]
+        loss, terms = task.loss(clock.step, clock.progress)
+        guard.watch(loss)
+        torch.autograd.backward(loss)
+        value = guard.check(clock.step)
+        norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        task.average.update(clock.step)
+        clock.step += 1
+        if clock.step % every.log == 0:
+            log.step(loss=value, norm=float(norm), **{name: float(term) for name, term in terms.items()})
+        if clock.step % every.evaluation == 0:
+            log.event("validation", **task.evaluate())
+        if clock.step % every.checkpoint == 0:
+            save(task, optimizers, clock, output)
+    save(task, optimizers, clock, output)
+    log.event("validation", **task.evaluate(), finished=clock.finished)
+
+
+def save(task: Task, optimizers: Sequence[torch.optim.Optimizer], clock: Clock, output: Path) -> None:
+    """Write everything a run needs to go on."""
+    parts = {
+        "model": {name: module.state_dict() for name, module in task.modules.items()},
+        "average": task.average.weights,
+        "optimizer": [optimizer.state_dict() for optimizer in optimizers],
+        "random": checkpoint.random_states(),
+        "state": {"elapsed": clock.elapsed},
+    }
+    checkpoint.save(output / "checkpoints", clock.step, parts)
+
+
+def restore(
+    task: Task, optimizers: Sequence[torch.optim.Optimizer], clock: Clock, output: Path, resume: str | None
+) -> None:
+    """Set everything from the checkpoint that `resume` names, if there is one."""
+    found = checkpoint.find(output / "checkpoints", resume)
+    if found is None:
+        return
+    for name, module in task.modules.items():
+        module.load_state_dict(found.parts["model"][name])
+    task.average.load(found.parts["average"])
+    for optimizer, state in zip(optimizers, found.parts["optimizer"], strict=True):
+        optimizer.load_state_dict(state)
+    checkpoint.restore_random_states(found.parts["random"])
+    clock.step, clock.behind = found.step, found.parts["state"]["elapsed"]
+
+
+def make_optimizers(
+    settings: Optimisation, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter]
+) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for `matrices` (2-D, hidden) and AdamW for `others`."""
+    matrices, others = list(matrices), list(others)
+    by_muon = settings.method == "muon"
+    adamw = torch.optim.AdamW(
+        others if by_muon else matrices + others,
+        lr=settings.learning_rate,
+        betas=(0.9, settings.beta2),
+        weight_decay=settings.weight_decay,
+        fused=others[0].is_cuda,
+    )
+    optimizers: list[torch.optim.Optimizer] = [adamw]
+    if by_muon:
+        optimizers.append(BatchedMuon(matrices, settings.learning_rate, settings.weight_decay))
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["initial_lr"] = settings.learning_rate
+    return optimizers
+
+
+def write_model(model: ModelMixin | PreTrainedModel, directory: Path, shard: str = "14MB") -> Path:
+    """Save a model as `directory` in files of at most `shard`, replacing what is there."""
+    aside = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside, max_shard_size=shard)
+    shutil.rmtree(directory, ignore_errors=True)
+    aside.rename(directory)
+    return directory
+
+
+def count_parameters(modules: Iterable[nn.Module]) -> int:
+    """Number of parameters of all modules together."""
+    return sum(p.numel() for module in modules for p in module.parameters())

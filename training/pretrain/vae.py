@@ -1,0 +1,254 @@
+"""Training of the tiny Wan VAE on rendered people.
+
+Crops around heads teach most of the detail at a sixth of the cost of whole clips, so the run starts with
+crops of a few frames and ends with whole clips; close-ups of single people are in every step, because
+references pass through the same VAE. Latents are scaled afterwards: the mean and deviation of every channel
+go into the config, where pipelines read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor, nn
+
+from igrpo_sdk.config import Geometry
+from igrpo_sdk.errors import InputError
+
+from .clips import CLIP, ClipPool, PoolConfig
+from .loop import Average, Budget, Clock, generator, pick_device
+from .trainer import Every, Optimisation, make_optimizers, restore, train, write_model
+from .vae_sequence import EAGER, Kernels, compiled_kernels, decode_sequence, encode_sequence
+
+
+@dataclass(frozen=True)
+class VaeModel:
+    """Architecture, named as in diffusers' AutoencoderKLWan; Wan 2.1 style unless `is_residual`."""
+
+    base_dim: int = 32
+    z_dim: int = 16
+    dim_mult: tuple[int, ...] = (1, 2, 2)
+    num_res_blocks: int = 1
+    temperal_downsample: tuple[bool, ...] = (True, True)
+    is_residual: bool = False
+    patch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.temperal_downsample) != len(self.dim_mult) - 1 or sum(self.temperal_downsample) != 2:
+            raise InputError(
+                f"{self}: needs one temperal_downsample between dim_mults, two of them true (4x in time)"
+            )
+
+    def build(self) -> AutoencoderKLWan:
+        """A VAE with random weights; latents are not scaled yet (mean 0, deviation 1)."""
+        patch = self.patch_size or 1
+        return AutoencoderKLWan(
+            base_dim=self.base_dim,
+            z_dim=self.z_dim,
+            dim_mult=list(self.dim_mult),
+            num_res_blocks=self.num_res_blocks,
+            temperal_downsample=list(self.temperal_downsample),
+            is_residual=self.is_residual,
+            in_channels=3 * patch * patch,
+            out_channels=3 * patch * patch,
+            patch_size=self.patch_size,
+            scale_factor_temporal=4,
+            scale_factor_spatial=patch * 2 ** (len(self.dim_mult) - 1),
+            latents_mean=[0.0] * self.z_dim,
+            latents_std=[1.0] * self.z_dim,
+        )
+
+
+@dataclass(frozen=True)
+class VaeLoss:
+    """Weights of the loss beside the plain absolute error."""
+
+    detail: float = 1.0
+    """Absolute error of differences between neighbouring pixels, which keeps edges sharp."""
+    head: float = 2.0
+    """Extra weight of pixels in head boxes."""
+    kl: float = 3e-4
+    """Divergence from a standard normal, mean over latent values. It lets latents carry noise as long as that
+    costs little error, which makes the decoder forgiving."""
+
+
+@dataclass(frozen=True)
+class VaeBatch:
+    """What one step sees."""
+
+    crop: int = 96
+    crop_frames: int = 9
+    crops: int = 64
+    clips: int = 12
+    """Whole clips a step, once crops are over."""
+    stills: int = 16
+    whole_from: float = 0.7
+    """Share of the run after which whole clips replace crops."""
+
+
+@dataclass(frozen=True)
+class VaeRecipe:
+    """One training run of the VAE."""
+
+    budget: Budget
+    hardware: str = ""
+    """Where and how long this was measured."""
+    seed: int = 0
+    clip: Geometry = CLIP
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    model: VaeModel = field(default_factory=VaeModel)
+    batch: VaeBatch = field(default_factory=VaeBatch)
+    loss: VaeLoss = field(default_factory=VaeLoss)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    every: Every = field(default_factory=Every)
+    half: bool = True
+    """bfloat16 autocast on a GPU."""
+    compile: bool = True
+    """Compile the element-wise pieces on a GPU."""
+    init_from: str | None = None
+    """Directory with weights of an earlier run to start from."""
+    eval_clips: int = 16
+    eval_stills: int = 32
+    stats_clips: int = 256
+    """Clips over which the latents' mean and deviation are taken."""
+
+
+def train_vae(recipe: VaeRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
+    """Train, evaluate and write the averaged VAE to `output/vae` (float16); returns that directory.
+
+    Checkpoints go to `output/checkpoints`, numbers to `output/metrics.jsonl`. A run that used up
+    `budget.call_seconds` writes its current weights too and goes on with resume="auto". Raises NumericsError
+    before a non-finite update.
+    """
+    clock = Clock(recipe.budget)
+    task = VaeTask(recipe, pick_device(device))
+    optimizers = make_optimizers(recipe.optimisation, [], task.vae.parameters())
+    restore(task, optimizers, clock, output, resume)
+    task.prepare(clock.step)
+    clock.start()
+    train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output)
+    return task.export(output)
+
+
+class VaeTask:
+    """The VAE, its clips and its loss."""
+
+    def __init__(self, recipe: VaeRecipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        torch.manual_seed(recipe.seed)
+        self.vae = recipe.model.build().to(device)
+        if recipe.init_from is not None:
+            self.vae.load_state_dict(AutoencoderKLWan.from_pretrained(recipe.init_from).state_dict())
+        gpu = device.type == "cuda"
+        if gpu:
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        self.kernels: Kernels = compiled_kernels() if recipe.compile and gpu else EAGER
+        self.half = recipe.half and gpu
+        self.modules: Mapping[str, nn.Module] = {"vae": self.vae}
+        self.average = Average(self.modules, recipe.optimisation.average)
+        self.pool = ClipPool(recipe.pool, recipe.clip, "train", recipe.seed, device)
+        held = PoolConfig(recipe.eval_clips, recipe.eval_stills, groups=1, initial_groups=1)
+        self.held_out = ClipPool(held, recipe.clip, "validation", recipe.seed, device)
+        self.held_out.advance(0)
+
+    def prepare(self, step: int) -> None:
+        """Render what `step` needs."""
+        self.pool.advance(step)
+
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one step's clips and close-ups, and its terms."""
+        recipe, clip, batch = self.recipe, self.recipe.clip, self.recipe.batch
+        seed = (recipe.seed, "step", step)
+        if progress >= batch.whole_from:
+            video, heads = self.pool.sample(batch.clips, clip.num_frames, clip.height, clip.width, *seed)
+        else:
+            video, heads = self.pool.sample(batch.crops, batch.crop_frames, batch.crop, batch.crop, *seed)
+        stills = self.pool.sample_stills(batch.stills, *seed, "still")
+        noise = generator(self.device, *seed, "noise")
+        video_loss, video_terms = self._reconstruct(video, heads, noise)
+        still_loss, still_terms = self._reconstruct(stills, None, noise)
+        terms = {f"video_{k}": v for k, v in video_terms.items()} | {
+            f"still_{k}": v for k, v in still_terms.items()
+        }
+        return video_loss + still_loss, terms
+
+    def _reconstruct(
+        self, video: Tensor, heads: Tensor | None, noise: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            mean, log_variance = encode_sequence(self.vae, video, self.kernels).float().chunk(2, dim=1)
+            log_variance = log_variance.clamp(-30.0, 20.0)
+            z = mean + (0.5 * log_variance).exp() * torch.randn(
+                mean.shape, generator=noise, device=self.device
+            )
+            made = decode_sequence(self.vae, z, self.kernels).float()
+        weights = self.recipe.loss
+        error = (made - video).abs()
+        plain = (error if heads is None else error * (1 + weights.head * heads)).mean()
+        detail = _edge_error(made - video)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        loss = plain + weights.detail * detail + weights.kl * divergence
+        return loss, {"l1": error.mean().detach(), "edge": detail.detach(), "kl": divergence.detach()}
+
+    @torch.no_grad()
+    def reconstruct(self, video: Tensor) -> Tensor:
+        """Decode the posterior mean of `video`, clamped to [-1, 1], in float32."""
+        mean, _ = encode_sequence(self.vae, video).chunk(2, dim=1)
+        return decode_sequence(self.vae, mean).clamp(-1, 1)
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean PSNR in dB of the averaged weights on held-out clips and close-ups."""
+        clip, recipe = self.recipe.clip, self.recipe
+        videos, _ = self.held_out.sample(
+            recipe.eval_clips, clip.num_frames, clip.height, clip.width, "held-out"
+        )
+        stills = self.held_out.sample_stills(recipe.eval_stills, "held-out")
+        with self.average.applied():
+            return {
+                "psnr_video": _psnr(torch.cat([self.reconstruct(v) for v in torch.split(videos, 4)]), videos),
+                "psnr_still": _psnr(
+                    torch.cat([self.reconstruct(v) for v in torch.split(stills, 16)]), stills
+                ),
+            }
+
+    @torch.no_grad()
+    def latent_statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each latent channel over training clips, of the weights held now.
+
+        The deviation is that of samples from the posterior: a channel that says nothing then stays near 0
+        instead of being blown up.
+        """
+        clip, sums = self.recipe.clip, torch.zeros(2, self.recipe.model.z_dim, dtype=torch.float64)
+        rounds = -(-self.recipe.stats_clips // 8)
+        for i in range(rounds):
+            video, _ = self.pool.sample(
+                8, clip.num_frames, clip.height, clip.width, self.recipe.seed, "stats", i
+            )
+            mean, log_variance = encode_sequence(self.vae, video).double().chunk(2, dim=1)
+            square = mean.square() + log_variance.clamp(-30.0, 20.0).exp()
+            sums += torch.stack([mean.mean((0, 2, 3, 4)), square.mean((0, 2, 3, 4))]).cpu() / rounds
+        return sums[0].tolist(), (sums[1] - sums[0].square()).sqrt().tolist()
+
+    def export(self, output: Path) -> Path:
+        """Write the averaged weights with their latent statistics as `output/vae`, in float16."""
+        with self.average.applied():
+            means, deviations = self.latent_statistics()
+            vae = self.recipe.model.build()
+            vae.load_state_dict(self.vae.state_dict())
+        vae.register_to_config(latents_mean=means, latents_std=deviations)
+        return write_model(vae.half(), output / "vae")
+
+
+def _edge_error(error: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring errors along height and width; error [..., H, W]."""
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+def _psnr(made: Tensor, real: Tensor) -> float:
+    """Mean over the batch of the peak signal-to-noise ratio in dB; values in [-1, 1], so the peak is 2."""
+    return float((10 * torch.log10(4 / (made - real).square().flatten(1).mean(1).clamp(min=1e-10))).mean())
