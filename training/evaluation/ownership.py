@@ -1,10 +1,11 @@
 """Which detected face belongs to whom, decided by the place the prompt gave and never by the embedding.
 
-Choosing the best matching face first would flatter every model: of two strangers one is always nearer. So a face is
-owned by the person whom the prompt put where the face is. Faces start at the places (left, middle, right) and are then
-followed from frame to frame, one face a person, in clips where nobody crosses. From that come coverage (how many of the
-people who should be there are found) and the own-versus-other AUC (whether a face is more similar to its own reference
-than faces are to the other people's). With blank references the AUC must be about 0.5.
+Choosing the best matching face first would flatter every model: of two strangers one is always nearer. So a
+face is owned by the person whom the prompt put where the face is. Faces start at the places (left, middle,
+right) and are then followed from frame to frame, one face a person, in clips where nobody crosses. From
+that come coverage (how many of the people who should be there are found) and the own-versus-other AUC
+(whether a face is more similar to its own reference than faces are to the other people's). With blank
+references the AUC must be about 0.5.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ Floats = NDArray[np.float32]
 class OwnedVideo:
     """Similarities of one judged video with P people and N judged frames.
 
-    similarity: float32 (N, P, P); entry [t, i, j] is the cosine of the face standing in for person i in frame t and the
-        reference of person j; rows of people who were not found are zero.
+    similarity: float32 (N, P, P); entry [t, i, j] is the cosine of the face standing in for person i in
+    frame t and the reference of person j; rows of people who were not found are zero.
     found: bool (N, P), whether a face stands in for person i in frame t.
     expected: bool (N, P), whether person i should be there.
     """
@@ -51,13 +52,15 @@ class OwnedVideo:
         return [float(self.similarity[t, i, j]) for t, i in np.argwhere(self.found) for j in people if j != i]
 
 
-def follow_places(centres: Sequence[Sequence[float]], places: Sequence[str], width: float) -> NDArray[np.int64]:
+def follow_places(
+    centres: Sequence[Sequence[float]], places: Sequence[str], width: float
+) -> NDArray[np.int64]:
     """Assign the faces of every frame to people by their places, one to one, and follow them over time.
 
-    Before a person is seen they are expected in the middle of their share of the picture (the places named, in the order
-    left, middle, right, share the width evenly), afterwards where they were last seen. Each frame takes the assignment
-    with the least summed horizontal distance, so that with as many faces as people it is the order from left to right.
-    Faces beyond the number of people stay without an owner.
+    Before a person is seen they are expected in the middle of their share of the picture (the places named,
+    in the order left, middle, right, share the width evenly), afterwards where they were last seen. Each
+    frame takes the assignment with the least sum of squared horizontal distances: with as many faces as
+    people, their order from left to right. Faces beyond the number of people stay without an owner.
 
     Args:
         centres: for each of N frames the horizontal centres of its faces, pixels, in any order.
@@ -65,7 +68,8 @@ def follow_places(centres: Sequence[Sequence[float]], places: Sequence[str], wid
         width: of the frames, pixels.
 
     Returns:
-        int64 (N, P): for each frame and person the index of their face in that frame, -1 if nobody stands there.
+        int64 (N, P): for each frame and person the index of their face in that frame, -1 if nobody stands
+        there.
     """
     if not places or len(set(places)) != len(places) or not set(places) <= set(PLACES):
         raise InputError(f"places {tuple(places)} must be distinct members of {PLACES}")
@@ -76,7 +80,7 @@ def follow_places(centres: Sequence[Sequence[float]], places: Sequence[str], wid
     expected[order] = (np.arange(len(places)) + 0.5) * width / len(places)
     owners = np.full((len(centres), len(places)), -1, np.int64)
     for t, xs in enumerate(centres):
-        distance = np.abs(expected[:, None] - np.asarray(xs, np.float64)[None, :])
+        distance = np.square(expected[:, None] - np.asarray(xs, np.float64)[None, :])
         people, faces = linear_sum_assignment(distance)
         owners[t, people] = faces
         expected[people] = np.asarray(xs, np.float64)[faces]
@@ -112,7 +116,9 @@ def own_video(
 
 
 def coverage(videos: Sequence[OwnedVideo]) -> float | None:
-    """Share of the (frame, person) that should be seen and are found, in [0, 1]; None when nobody should be seen."""
+    """Share of the (frame, person) that should be seen and are found, in [0, 1]; None when nobody should be
+    seen.
+    """
     total = sum(int(video.expected.sum()) for video in videos)
     return sum(int((video.found & video.expected).sum()) for video in videos) / total if total else None
 
@@ -136,11 +142,13 @@ def own_wins(videos: Sequence[OwnedVideo]) -> float | None:
         for j in range(video.similarity.shape[1])
         if j != i
     ]
-    return statistics.mean([0.5 * (np.sign(margin) + 1) for margin in margins])
+    return statistics.mean([0.5 * (float(np.sign(margin)) + 1) for margin in margins])
 
 
 def identity_estimates(videos: Sequence[OwnedVideo], seed: int = 0) -> dict[str, Estimate]:
-    """Coverage, own-versus-other AUC and the share of wins with intervals over videos, plus the mean similarities."""
+    """Coverage, own-versus-other AUC and the share of wins with intervals over videos, plus the mean
+    similarities.
+    """
     return {
         "coverage": statistics.bootstrap(videos, coverage, seed=seed),
         "auc": statistics.bootstrap(videos, own_other_auc, resamples=400, seed=seed),

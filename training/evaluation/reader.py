@@ -1,9 +1,10 @@
 """Reading a video back: what the prompt asked for, measured on the world's own ground truth.
 
-`SceneReader` is a small network, trained on rendered scenes of training people, that reads a clip: how many people, which
-background, which light, and for each place (left, middle, right) whether somebody stands there, what they do, and what
-they look like. Who stands there follows from the looks: places are matched one to one to the scene's people by the
-nearest appearance. So "who does what" is right for a person when they are read at their place doing their action.
+`SceneReader` is a small network, trained on rendered scenes of training people, that reads a clip: how many
+people, which background, which light, and for each place (left, middle, right) whether somebody stands
+there, what they do, and what they look like. Who stands there follows from the looks: places are matched
+one to one to the scene's people by the nearest appearance. So "who does what" is right for a person when
+they are read at their place doing their action.
 
 It is validated on renders of people it never saw; on generated clips its number can only be as good as that.
 """
@@ -11,15 +12,17 @@ It is validated on renders of people it never saw; on generated clips its number
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -36,7 +39,9 @@ _COLOUR_WEIGHT = 2.0  # makes a clear difference of colour count as much as glas
 
 @dataclass(frozen=True)
 class ReaderModel:
-    """Sizes of the network. Frames are `height` x `width`, both divisible by 16; clips have `num_frames` frames."""
+    """Sizes of the network. Frames are `height` x `width`, both divisible by 16; clips have `num_frames`
+    frames.
+    """
 
     height: int = 144
     width: int = 192
@@ -45,7 +50,9 @@ class ReaderModel:
 
     def __post_init__(self) -> None:
         if self.height % 16 or self.width % 16 or min(self.height, self.width, self.num_frames) < 1:
-            raise InputError(f"{self}: height and width must be positive multiples of 16, num_frames at least 1")
+            raise InputError(
+                f"{self}: height and width must be positive multiples of 16, num_frames at least 1"
+            )
         if len(self.channels) != 3 or any(c < 8 or c % 8 for c in self.channels):
             raise InputError(f"{self}: needs three channels, each a multiple of 8")
 
@@ -67,7 +74,7 @@ class Logits:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read in one clip. `occupied`, `actions` and `appearance` (3, A) are in the order of `PLACES`."""
+    """What is read in one clip; `occupied`, `actions` and `appearance` (3, A) in the order of `PLACES`."""
 
     count: int
     background: str
@@ -76,9 +83,27 @@ class Reading:
     actions: tuple[str, ...]
     appearance: NDArray[np.float32]
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self) | {"appearance": self.appearance.round(4).tolist()}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Reading:
+        """What `as_json` gave."""
+        return cls(
+            fields["count"],
+            fields["background"],
+            fields["light"],
+            tuple(fields["occupied"]),
+            tuple(fields["actions"]),
+            np.array(fields["appearance"], np.float32),
+        )
+
 
 class _TemporalMix(nn.Module):
-    """Adds to every channel a learned share of the frames before and after; a depth-wise convolution of length 3."""
+    """Adds to every channel a learned share of the frames before and after; a depth-wise convolution of
+    length 3.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -105,13 +130,13 @@ class _Block(nn.Module):
         """x (B, T, C, h, w) -> (B, T, C', h', w')."""
         batch, frames = x.shape[:2]
         y = F.silu(self.mix(self.norm(x.flatten(0, 1)).unflatten(0, (batch, frames))))
-        y = self.conv(y.flatten(0, 1)).unflatten(0, (batch, frames))
-        return x + y if self.residual else y
+        made: Tensor = self.conv(y.flatten(0, 1)).unflatten(0, (batch, frames))
+        return x + made if self.residual else made
 
 
 class SceneReader(nn.Module):
-    """Convolutions per frame mixed in time, one query a place (and one for the scene) that looks at every frame, then
-    convolutions along time on what each query saw.
+    """Convolutions per frame mixed in time, one query a place (and one for the scene) that looks at every
+    frame, then convolutions along time on what each query saw.
     """
 
     def __init__(self, config: ReaderModel) -> None:
@@ -140,19 +165,25 @@ class SceneReader(nn.Module):
         track = seen.unflatten(0, (batch, num_frames)).permute(0, 2, 3, 1).flatten(0, 1)  # (B*4, C, T)
         for conv in self.time:
             track = track + F.silu(conv(track))
-        pooled = torch.cat([track.mean(-1), track.amax(-1)], -1).unflatten(0, (batch, -1))
-        count, background, light = self.scene(pooled[:, -1]).split([MAX_PEOPLE, len(BACKGROUNDS), len(LIGHTS)], -1)
+        pooled = torch.cat([track.mean(-1), track.amax(-1)], -1).view(batch, len(PLACES) + 1, -1)
+        count, background, light = self.scene(pooled[:, -1]).split(
+            [MAX_PEOPLE, len(BACKGROUNDS), len(LIGHTS)], -1
+        )
         sizes = [1, len(ACTIONS), APPEARANCE_SIZE]
         occupied, action, looks = self.place(pooled[:, :-1]).split(sizes, -1)
         return Logits(count, background, light, occupied.squeeze(-1), action, looks)
 
     @torch.no_grad()
     def read(self, videos: NDArray[np.uint8], batch: int = 8) -> list[Reading]:
-        """Read clips uint8 (B, T, H, W, 3) of the geometry the reader was trained for; InputError for another."""
+        """Read clips uint8 (B, T, H, W, 3) of the geometry the reader was trained for; InputError for
+        another.
+        """
         config = self.config
-        if videos.dtype != np.uint8 or videos.shape[1:] != (config.num_frames, config.height, config.width, 3):
-            raise InputError(f"the reader takes uint8 (B, {config.num_frames}, {config.height}, {config.width}, 3), "
-                             f"not {videos.dtype} {videos.shape}")  # fmt: skip
+        expected = (config.num_frames, config.height, config.width, 3)
+        if videos.dtype != np.uint8 or videos.shape[1:] != expected:
+            raise InputError(
+                f"videos are {videos.dtype} {videos.shape}: the reader takes uint8 clips of {expected}"
+            )
         device = self.stem.weight.device
         readings: list[Reading] = []
         for start in range(0, len(videos), batch):
@@ -171,7 +202,7 @@ def readings_of(logits: Logits) -> list[Reading]:
     count, background = logits.count.argmax(-1).tolist(), logits.background.argmax(-1).tolist()
     light, action = logits.light.argmax(-1).tolist(), logits.action.argmax(-1).tolist()
     occupied = (logits.occupied > 0).tolist()
-    looks = logits.appearance.float().cpu().numpy()
+    looks = logits.appearance.detach().float().cpu().numpy()
     return [
         Reading(
             count=count[b] + 1,
@@ -188,7 +219,8 @@ def readings_of(logits: Logits) -> list[Reading]:
 def appearance_vectors(vectors: Tensor) -> Tensor:
     """What of a person can be read from afar, from identity vectors (N, D): float32 (N, A).
 
-    Colours of skin, hair (the skin's for the bald) and top, glasses, beard, moustache, man, and the hair style.
+    Colours of skin, hair (the skin's for the bald) and top, glasses, beard, moustache, man, and the hair
+    style.
     """
     p = {name: vectors[:, column].view(-1, 1, 1) for name, column in COLUMN.items()}
     style = F.one_hot(vectors[:, COLUMN["hair_style"]].long(), len(HAIR_STYLES)).float()
@@ -208,9 +240,11 @@ def actor_appearances(scene: Scene) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Followed:
-    """How one clip follows its prompt. `place`, `action` and `does` have one entry a person, in reference order.
+    """How one clip follows its prompt. `place`, `action` and `does` have one entry a person, in reference
+    order.
 
-    place: the person is read at their place. action: at the prompt's place for this person the prompt's action is read.
+    place: the person is read at their place. action: at the prompt's place for this person the prompt's
+    action is read.
     does: both, that is this person does this here.
     """
 
@@ -230,8 +264,8 @@ class Followed:
 def follow(reading: Reading, scene: Scene) -> Followed:
     """Compare a reading with the scene its prompt described.
 
-    People are matched to the places read as occupied, one to one, with the least summed distance of appearance; a person
-    for whom no place is left is wrong.
+    People are matched to the places read as occupied, one to one, with the least summed distance of
+    appearance; a person for whom no place is left is wrong.
     """
     occupied = [k for k, taken in enumerate(reading.occupied) if taken]
     truth = actor_appearances(scene)
@@ -271,7 +305,7 @@ def save_reader(reader: SceneReader, weights: Path) -> None:
     """Write the weights in half precision as safetensors, and the sizes as JSON beside them."""
     state = {name: value.half().contiguous().cpu() for name, value in reader.state_dict().items()}
     aside = weights.with_suffix(".partial")
-    save_file(state, aside)
+    aside.write_bytes(save(state))
     weights.with_suffix(".json").write_text(json.dumps(asdict(reader.config)) + "\n", encoding="utf-8")
     aside.rename(weights)
 
@@ -282,7 +316,7 @@ def load_reader(weights: Path = WEIGHTS) -> SceneReader:
         sizes = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
         reader = SceneReader(ReaderModel(**{**sizes, "channels": tuple(sizes["channels"])}))
         reader.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         remedy = "train it with: igrpo train world --recipe tiny_reader"
         raise WeightsError(f"the reader {weights} cannot be loaded ({error}): {remedy}") from None
     return reader.eval()

@@ -1,7 +1,9 @@
-"""Training of the reader on rendered scenes of training people, made worse the way a VAE and a generator do it.
+"""Training of the reader on rendered scenes of training people, made worse the way a VAE and a generator do
+it.
 
-The data is endless: groups of scenes are rendered on the training device and replaced as the run goes on. What a step
-sees is a function of the seed and the step, so a resumed run goes on as if it had never stopped.
+The data is endless: groups of scenes are rendered on the training device and replaced as the run goes on.
+What a step sees is a function of the seed and the step, so a resumed run goes on as if it had never
+stopped.
 """
 
 from __future__ import annotations
@@ -55,7 +57,10 @@ class ReaderData:
     """Scenes of validation people that the reader is measured on."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.initial_groups <= self.groups or min(self.group, self.refresh_every, self.held_out) < 1:
+        if (
+            not 1 <= self.initial_groups <= self.groups
+            or min(self.group, self.refresh_every, self.held_out) < 1
+        ):
             raise InputError(f"{self}: needs 1 <= initial_groups <= groups and at least one of everything")
 
 
@@ -87,7 +92,9 @@ class ReaderRecipe:
     model: ReaderModel = field(default_factory=ReaderModel)
     data: ReaderData = field(default_factory=ReaderData)
     wear: Wear = field(default_factory=Wear)
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(learning_rate=2e-3, weight_decay=0.01))
+    optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation(learning_rate=2e-3, weight_decay=0.01)
+    )
     every: Every = field(default_factory=Every)
 
 
@@ -95,7 +102,8 @@ class ReaderRecipe:
 class Truth:
     """What a reader should say of B scenes, as tensors; places nobody takes have action -1.
 
-    count, background, light: int64 (B,). occupied: float32 (B, 3). action: int64 (B, 3). appearance: float32 (B, 3, A).
+    count, background, light: int64 (B,). occupied: float32 (B, 3). action: int64 (B, 3). appearance:
+    float32 (B, 3, A).
     """
 
     count: Tensor
@@ -153,7 +161,9 @@ def wear_out(video: Tensor, wear: Wear, random: torch.Generator) -> Tensor:
     host = torch.rand(3, generator=random, device=device).tolist()
     factor = 1 + (wear.shrink - 1) * host[0]
     flat = video.flatten(0, 1)
-    small = F.interpolate(flat, size=(int(height / factor), int(width / factor)), mode="bilinear", antialias=True)
+    small = F.interpolate(
+        flat, size=(int(height / factor), int(width / factor)), mode="bilinear", antialias=True
+    )
     blurred = F.interpolate(small, size=(height, width), mode="bilinear").view_as(video)
     video = torch.lerp(video, blurred, draw(1, 1))
     padded = torch.cat([video[:, :1], video, video[:, -1:]], 1)
@@ -186,21 +196,28 @@ class ReaderTask:
         self._due = 0
         self._held_out: tuple[list[Scene], Tensor] | None = None
 
-    def prepare(self, step: int) -> None:
+    def _advance(self, step: int) -> None:
         """Hold the newest groups that are due at `step`."""
         data = self.recipe.data
         due = data.initial_groups + step // data.refresh_every
         for group in range(max(self._due, due - data.groups), due):
-            scenes = [sample_scene(mix(self.recipe.seed, "reader", group, i), "train") for i in range(data.group)]
+            scenes = [
+                sample_scene(mix(self.recipe.seed, "reader", group, i), "train") for i in range(data.group)
+            ]
             self._groups[group] = (self._render(scenes), self._on_device(truth_of(scenes)))
             self._groups.pop(group - data.groups, None)
         self._due = due
 
-    def loss(self, step: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Loss of a batch drawn from a few groups, damaged."""
+    def draw(self, step: int, progress: float) -> tuple[Tensor, Truth]:
+        """A batch from a few groups of rendered clips, damaged, and its truth."""
+        self._advance(step)
         seed = (self.recipe.seed, "reader step", step)
         frames, truth = self._draw(torch.Generator().manual_seed(mix(*seed, "batch")))
-        video = wear_out(to_input(frames), self.recipe.wear, generator(self.device, *seed, "wear"))
+        return wear_out(to_input(frames), self.recipe.wear, generator(self.device, *seed, "wear")), truth
+
+    def loss(self, batch: tuple[Tensor, Truth]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss of what `draw` gave."""
+        video, truth = batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.reader(video)
         return reader_loss(_float(logits), truth)
@@ -215,7 +232,9 @@ class ReaderTask:
             self._held_out = (scenes, torch.cat(frames))
         scenes, clips = self._held_out
         with self.average.applied():
-            readings = [r for part in clips.split(32) for r in readings_of(self.reader(to_input(part)))]
+            readings = [
+                r for part in torch.split(clips, 32) for r in readings_of(self.reader(to_input(part)))
+            ]
         followed = [follow(reading, scene) for reading, scene in zip(readings, scenes, strict=True)]
         return {
             "background": background_share(followed) or 0.0,
@@ -254,8 +273,8 @@ class ReaderTask:
 def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
     """Train the reader; returns the weights `output/reader.safetensors` (float16, sizes in JSON beside them).
 
-    Checkpoints go to `output/checkpoints`, numbers to `output/metrics.jsonl`. To ship the weights, copy the two files to
-    `training/evaluation/assets`. Raises NumericsError before a non-finite update.
+    Checkpoints go to `output/checkpoints`, numbers to `output/metrics.jsonl`. To ship the weights, copy the
+    two files to `training/evaluation/assets`. Raises NumericsError before a non-finite update.
     """
     clock, where = Clock(recipe.budget), pick_device(device)
     task = ReaderTask(recipe, where)
@@ -263,7 +282,6 @@ def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, 
     others = [p for p in task.reader.parameters() if p.ndim <= 1]
     optimizers = make_optimizers(recipe.optimisation, matrices, others)
     restore(task, optimizers, clock, output, resume)
-    task.prepare(clock.step)
     clock.start()
     train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output)
     weights = output / "reader.safetensors"

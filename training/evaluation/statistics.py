@@ -30,8 +30,8 @@ class Estimate:
     reason: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as plain values; `reason` only where there is no value."""
-        fields = asdict(self)
+        """The fields as plain values, four decimals; `reason` only where there is no value."""
+        fields = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
         if self.value is not None:
             del fields["reason"]
         return fields
@@ -40,13 +40,15 @@ class Estimate:
 def auc(positives: Sequence[float], negatives: Sequence[float]) -> float:
     """Probability that a random positive is larger than a random negative; ties count one half.
 
-    The Mann-Whitney statistic divided by the number of pairs: (R - n (n + 1) / 2) / (n m) with R the sum of the ranks of
-    the n positives among all n + m numbers. Raises InputError when either is empty, NumericsError when a number is not
-    finite.
+    The Mann-Whitney statistic divided by the number of pairs: (R - n (n + 1) / 2) / (n m) with R the sum of
+    the ranks of the n positives among all n + m numbers. Raises InputError when either is empty,
+    NumericsError when a number is not finite.
     """
     n, m = len(positives), len(negatives)
     if n == 0 or m == 0:
-        raise InputError(f"the AUC of {n} positives and {m} negatives is not defined: give at least one of each")
+        raise InputError(
+            f"the AUC of {n} positives and {m} negatives is not defined: give at least one of each"
+        )
     scores = np.concatenate([np.asarray(positives, np.float64), np.asarray(negatives, np.float64)])
     if not np.isfinite(scores).all():
         raise NumericsError("the AUC needs finite scores; a similarity is infinite or not a number")
@@ -61,13 +63,14 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic of all items with its percentile bootstrap interval (Efron, 1979), items resampled with replacement.
+    """A statistic of all items with its percentile bootstrap interval (Efron, 1979), items resampled with
+    replacement.
 
     Args:
         items: what is resampled, such as videos; measurements within one item stay together.
         statistic: maps items to a number, or None when these items do not define it.
-        resamples: number of resamples, at least 20. Those in which the statistic is not defined are left out of the
-            interval; there is no interval if that is more than half of them.
+        resamples: number of resamples, at least 20. Those in which the statistic is not defined are left
+            out of the interval; there is no interval if that is more than half of them.
         level: share of resamples inside the interval, in (0, 1).
         seed: of the resampling.
     """
@@ -75,7 +78,9 @@ def bootstrap(
         raise InputError(f"bootstrap needs resamples >= 20 and 0 < level < 1, not {resamples} and {level}")
     value = statistic(items) if items else None
     if value is None:
-        return Estimate(None, count=len(items), reason="nothing to measure" if not items else "not defined on these items")
+        return Estimate(
+            None, count=len(items), reason="nothing to measure" if not items else "not defined on these items"
+        )
     if not math.isfinite(value):
         raise NumericsError(f"a statistic of {len(items)} items is {value}")
     rng = random.Random(seed)

@@ -14,7 +14,7 @@ count little, the heads count more. Batches have one number of people each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -106,6 +106,8 @@ class FlowRecipe:
     """bfloat16 autocast on a GPU."""
     compile: bool = True
     """Compile the transformer's blocks on a GPU."""
+    record: bool = True
+    """Run forward and backward passes as CUDA graphs on a GPU."""
     init_from: str | None = None
     """Directory with `transformer` and `text_encoder` of an earlier run: weights only, all else anew."""
     held_out: int = 128
@@ -125,7 +127,7 @@ def train_flow(recipe: FlowRecipe, output: Path, resume: str | None = None, devi
     restore(task, optimizers, clock, output, resume)
     clock.start()
     print(f"[data] {task.num_clips} clips cached after {clock.process_seconds:.1f} s", flush=True)
-    train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output)
+    train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output, task.record)
     task.export(output)
     if recipe.previews:
         pipe = load_parts(Path(recipe.vae), output, recipe.loss.shift, recipe.clip, str(task.device))
@@ -158,6 +160,7 @@ class FlowTask:
         }
         self.average = Average(self.modules, recipe.optimisation.average)
         self.half = recipe.half and gpu
+        self.record = recipe.record and gpu
         self._load_data()
         if recipe.compile and gpu:
             torch._dynamo.config.recompile_limit = 64
@@ -193,41 +196,41 @@ class FlowTask:
         yield from self.transformer.blocks.parameters()
         yield from self.transformer.vace_blocks.parameters()
 
-    def prepare(self, step: int) -> None:
-        """Nothing: all latents are in memory."""
-
-    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted squared error of the velocity for one batch, people drawn by the odds (two at step 0)."""
+    def draw(self, step: int, progress: float) -> dict[str, Tensor]:
+        """One batch of clips with the same number of people, drawn by the odds, and the step's noise."""
         recipe, seed = self.recipe, (self.recipe.seed, "step", step)
         random = generator(torch.device("cpu"), *seed, "people")
-        drawn = int(torch.multinomial(self._odds, 1, generator=random)) + 1
-        people = (
-            drawn if step else min(2, len(self._odds))
-        )  # the commonest length is compiled first, for itself
+        people = int(torch.multinomial(self._odds, 1, generator=random)) + 1
         batch = self.pools[people].sample(recipe.batch, *seed)
         dropped = torch.rand(recipe.batch, generator=random).to(self.device) < recipe.loss.drop_text
         tokens = torch.where(dropped[:, None], self.empty, batch.tokens)
         sigma = draw_sigmas(recipe.batch, recipe.loss, random).to(self.device)
-        return self._loss(batch, tokens, sigma, generator(self.device, *seed, "noise"))
+        return self._noised(replace(batch, tokens=tokens), sigma, generator(self.device, *seed, "noise"))
 
-    def _loss(
-        self, batch: Batch, tokens: Tensor, sigma: Tensor, noise: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _noised(self, batch: Batch, sigma: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         x0, control = model_input(batch, self.grey, self.transformer.config.vace_in_channels)
-        eps = torch.randn(x0.shape, generator=noise, device=self.device)
+        eps = torch.randn(x0.shape, generator=random, device=self.device)
+        return {
+            "x": interpolate(x0, eps, sigma.view(-1, 1, 1, 1, 1)), "target": velocity_target(x0, eps),
+            "control": control, "sigma": sigma, "tokens": batch.tokens, "heads": batch.heads.float(),
+        }  # fmt: skip
+
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted squared error of the velocity; reference slots come first in time and weigh little."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             velocity = self.transformer(
-                hidden_states=interpolate(x0, eps, sigma.view(-1, 1, 1, 1, 1)),
-                timestep=sigma * 1000,
-                encoder_hidden_states=embed_text(self.text_encoder, tokens),
-                control_hidden_states=control,
+                hidden_states=batch["x"],
+                timestep=batch["sigma"] * 1000,
+                encoder_hidden_states=embed_text(self.text_encoder, batch["tokens"]),
+                control_hidden_states=batch["control"],
                 return_dict=False,
             )[0].float()
-        error = (velocity - velocity_target(x0, eps)).square().mean(1)  # [B, K + t, h, w]
-        references, video = error.split([batch.references.shape[1], batch.video.shape[2]], dim=1)
-        weight = 1 + self.recipe.loss.head * batch.heads
+        error = (velocity - batch["target"]).square().mean(1)  # [B, K + t, h, w]
+        heads = batch["heads"]
+        references, video = error.split([error.shape[1] - heads.shape[1], heads.shape[1]], dim=1)
+        weight = 1 + self.recipe.loss.head * heads
         loss = (video * weight).sum() / weight.sum() + self.recipe.loss.reference * references.mean()
-        head = (video * batch.heads).sum() / batch.heads.sum().clamp(min=1)
+        head = (video * heads).sum() / heads.sum().clamp(min=1)
         return loss, {
             "video": video.mean().detach(),
             "head": head.detach(),
@@ -244,7 +247,7 @@ class FlowTask:
                 batch = pool.sample(min(self.recipe.batch, len(pool)), "held-out")
                 sigma = spread_sigmas(len(batch.video), self.recipe.loss.shift).to(self.device)
                 noise = generator(self.device, "held-out", people)
-                loss, terms = self._loss(batch, batch.tokens, sigma, noise)
+                loss, terms = self.loss(self._noised(batch, sigma, noise))
                 for name, value in {"loss": loss, **terms}.items():
                     totals.setdefault(name, []).append(float(value))
         return {name: sum(values) / len(values) for name, values in totals.items()}

@@ -154,17 +154,18 @@ class TextTask:
         self.modules: Mapping[str, nn.Module] = {"encoder": self.encoder, "reader": self.reader}
         self.average = Average(self.modules, recipe.optimisation.average)
 
-    def prepare(self, step: int) -> None:
-        """Nothing: all captions are in memory."""
-
-    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy summed over the questions."""
+    def draw(self, step: int, progress: float) -> tuple[Tensor, Tensor]:
+        """Captions and the answers to them."""
         random = generator(torch.device("cpu"), self.recipe.seed, "step", step)
         index = torch.randint(len(self.tokens), (self.recipe.batch,), generator=random).to(self.tokens.device)
-        logits = self._read(self.tokens[index].long())
+        return self.tokens[index].long(), self.labels[index]
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy summed over the questions."""
+        tokens, labels = batch
         losses = [
-            F.cross_entropy(logit, self.labels[index, i], ignore_index=UNKNOWN)
-            for i, logit in enumerate(logits)
+            F.cross_entropy(logit, labels[:, i], ignore_index=UNKNOWN)
+            for i, logit in enumerate(self._read(tokens))
         ]
         return torch.stack(losses).sum(), {}
 

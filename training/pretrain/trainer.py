@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from diffusers import ModelMixin
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from igrpo_sdk.errors import InputError
 
 from .. import checkpoint
+from .gradients import Gradients, RecordedGradients
 from .loop import Average, Clock, FiniteGuard, Log
 from .muon import BatchedMuon
 
@@ -56,11 +57,11 @@ class Task(Protocol):
     average: Average
     """Running average of their weights."""
 
-    def prepare(self, step: int) -> None:
-        """Have the data of `step` ready; called before every step and after a resume."""
+    def draw(self, step: int, progress: float) -> Any:
+        """Everything a step needs, on the device, noise included: a function of the seed and the step."""
 
-    def loss(self, step: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Loss of a step, a function of weights, seed and step only, and its terms for the log."""
+    def loss(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss of what `draw` gave, and its terms for the log; depends on the weights and `batch` only."""
 
     def evaluate(self) -> Mapping[str, float]:
         """Numbers of the averaged weights on held-out data."""
@@ -73,28 +74,30 @@ def train(
     clip_norm: float,
     every: Every,
     output: Path,
+    record: bool = False,
 ) -> None:
     """Take steps until the budget is spent; the peak learning rate of a group is its `initial_lr`.
 
-    Numbers go to `output/metrics.jsonl`, checkpoints to `output/checkpoints`. Raises NumericsError before an
-    update by a loss that is not finite.
+    With `record` the forward and backward passes run as CUDA graphs, one for each shape of a batch, which must
+    then be a mapping of tensors. Numbers go to `output/metrics.jsonl`, checkpoints to `output/checkpoints`.
+    Raises NumericsError before an update by a loss that is not finite.
     """
     parameters = [p for module in task.modules.values() for p in module.parameters()]
     log, guard = Log(output, clock), FiniteGuard(parameters[0].device)
     log.event("start", device=str(parameters[0].device), parameters=sum(p.numel() for p in parameters))
+    gradients = RecordedGradients(task.loss, parameters) if record else Gradients(task.loss, parameters)
+    batch = None if clock.finished else task.draw(clock.step, clock.progress)
     while not clock.finished and not clock.interrupted:
-        task.prepare(clock.step)
+        loss, terms = gradients(batch)
+        guard.watch(loss)
+        batch = task.draw(clock.step + 1, clock.progress)  # queued while the device is busy with this step
+        value = guard.check(clock.step)
         rate = clock.budget.rate(clock.progress)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate * group["initial_lr"]
-        loss, terms = task.loss(clock.step, clock.progress)
-        guard.watch(loss)
-        torch.autograd.backward(loss)
-        value = guard.check(clock.step)
         norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
         for optimizer in optimizers:
             optimizer.step()
-            optimizer.zero_grad()
         task.average.update(clock.step)
         clock.step += 1
         if clock.step % every.log == 0:

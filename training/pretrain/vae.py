@@ -109,6 +109,8 @@ class VaeRecipe:
     """bfloat16 autocast on a GPU."""
     compile: bool = True
     """Compile the element-wise pieces on a GPU."""
+    record: bool = True
+    """Run forward and backward passes as CUDA graphs on a GPU."""
     init_from: str | None = None
     """Directory with weights of an earlier run to start from."""
     eval_clips: int = 16
@@ -128,9 +130,8 @@ def train_vae(recipe: VaeRecipe, output: Path, resume: str | None = None, device
     task = VaeTask(recipe, pick_device(device))
     optimizers = make_optimizers(recipe.optimisation, [], task.vae.parameters())
     restore(task, optimizers, clock, output, resume)
-    task.prepare(clock.step)
     clock.start()
-    train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output)
+    train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output, task.record)
     return task.export(output)
 
 
@@ -149,6 +150,7 @@ class VaeTask:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         self.kernels: Kernels = compiled_kernels() if recipe.compile and gpu else EAGER
         self.half = recipe.half and gpu
+        self.record = recipe.record and gpu
         self.modules: Mapping[str, nn.Module] = {"vae": self.vae}
         self.average = Average(self.modules, recipe.optimisation.average)
         self.pool = ClipPool(recipe.pool, recipe.clip, "train", recipe.seed, device)
@@ -156,36 +158,43 @@ class VaeTask:
         self.held_out = ClipPool(held, recipe.clip, "validation", recipe.seed, device)
         self.held_out.advance(0)
 
-    def prepare(self, step: int) -> None:
-        """Render what `step` needs."""
-        self.pool.advance(step)
-
-    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one step's clips and close-ups, and its terms."""
+    def draw(self, step: int, progress: float) -> dict[str, Tensor]:
+        """Clips, their heads and close-ups of one step, and the posterior's noise for both."""
         recipe, clip, batch = self.recipe, self.recipe.clip, self.recipe.batch
+        self.pool.advance(step)
         seed = (recipe.seed, "step", step)
         if progress >= batch.whole_from:
             video, heads = self.pool.sample(batch.clips, clip.num_frames, clip.height, clip.width, *seed)
         else:
             video, heads = self.pool.sample(batch.crops, batch.crop_frames, batch.crop, batch.crop, *seed)
         stills = self.pool.sample_stills(batch.stills, *seed, "still")
-        noise = generator(self.device, *seed, "noise")
-        video_loss, video_terms = self._reconstruct(video, heads, noise)
-        still_loss, still_terms = self._reconstruct(stills, None, noise)
+        random = generator(self.device, *seed, "noise")
+        noises = [
+            torch.randn(self._latent_shape(v), generator=random, device=self.device) for v in (video, stills)
+        ]
+        return {"video": video, "heads": heads, "stills": stills, "noise": noises[0], "still_noise": noises[1]}
+
+    def _latent_shape(self, video: Tensor) -> tuple[int, ...]:
+        scale = self.vae.config.scale_factor_spatial
+        count, _, frames, height, width = video.shape
+        return count, self.recipe.model.z_dim, (frames - 1) // 4 + 1, height // scale, width // scale
+
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one step's clips and close-ups, and its terms."""
+        video_loss, video_terms = self._reconstruct(batch["video"], batch["heads"], batch["noise"])
+        still_loss, still_terms = self._reconstruct(batch["stills"], None, batch["still_noise"])
         terms = {f"video_{k}": v for k, v in video_terms.items()} | {
             f"still_{k}": v for k, v in still_terms.items()
         }
         return video_loss + still_loss, terms
 
     def _reconstruct(
-        self, video: Tensor, heads: Tensor | None, noise: torch.Generator
+        self, video: Tensor, heads: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             mean, log_variance = encode_sequence(self.vae, video, self.kernels).float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-30.0, 20.0)
-            z = mean + (0.5 * log_variance).exp() * torch.randn(
-                mean.shape, generator=noise, device=self.device
-            )
+            z = mean + (0.5 * log_variance).exp() * noise
             made = decode_sequence(self.vae, z, self.kernels).float()
         weights = self.recipe.loss
         error = (made - video).abs()

@@ -165,7 +165,7 @@ def glasses(colour: Tensor, s: Surface, p: Fields) -> Tensor:
     ex, ey = au - p["eye_x"], s.v - p["eye_y"]
     power = 2.0 + 4.0 * p["frame_square"]
     distance = ((ex / 1.05).abs() ** power + (ey / 0.88).abs() ** power + 1e-9) ** (1 / power) - size
-    thick = 0.012 + 0.7 * s.pixel
+    thick = 0.010 + 0.3 * s.pixel
     rim = smoothstep(thick + 0.008, thick, distance.abs())
     bridge = smoothstep(thick + 0.004, thick * 0.6, (ey - 0.03).abs())
     bridge = bridge * smoothstep(-0.02, 0.02, p["eye_x"] - size - au)

@@ -27,7 +27,7 @@ _HEAD_SCALE = {1: 0.52, 2: 0.46, 3: 0.375}
 # light: (horizontal direction, ambient share, warmth, gain)
 _LIGHT = {
     "even": (0.0, 0.52, 0.0, 1.0), "warm": (0.1, 0.46, 1.0, 1.0), "cool": (-0.1, 0.46, -1.0, 1.0),
-    "dim": (0.0, 0.42, 0.1, 0.64), "left": (-0.62, 0.22, 0.0, 1.0), "right": (0.62, 0.22, 0.0, 1.0),
+    "dim": (0.0, 0.46, 0.1, 0.72), "left": (-0.6, 0.28, 0.0, 1.04), "right": (0.6, 0.28, 0.0, 1.04),
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def _act(pose: Pose, f: dict[str, Tensor], draws: Tensor, seconds: Tensor, progr
     pose["brow"] += f["talk"] * 0.3 * slow + f["laugh"] * 0.4 * rise
     pose["y"] += f["laugh"] * 0.018 * speech * rise
     pose["pitch"] += f["nod"] * 0.30 * fast - f["laugh"] * 0.14 * rise
-    pose["yaw"] += f["shake"] * 0.42 * fast + f["look_around"] * 0.55 * slow + f["turn"] * 0.68 * inward * rise
+    pose["yaw"] += f["shake"] * 0.42 * fast + f["look_around"] * 0.50 * slow + f["turn"] * 0.52 * inward * rise
     pose["gaze_x"] += f["look_around"] * 0.6 * slow + f["turn"] * 0.5 * inward * rise
     pose["scale"] *= 1 + f["lean_in"] * 0.34 * _ramp(progress, 0.15, 0.8)
     pose["y"] -= f["lean_in"] * 0.05 * rise
