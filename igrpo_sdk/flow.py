@@ -13,7 +13,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["data_from_velocity", "euler_step", "guide", "interpolate", "sigma_schedule", "velocity_target"]
+__all__ = [
+    "data_from_velocity",
+    "euler_step",
+    "guide",
+    "interpolate",
+    "shift_sigmas",
+    "sigma_schedule",
+    "velocity_target",
+]
 
 
 def interpolate(x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
@@ -41,13 +49,17 @@ def guide(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float) -> Tensor:
     return v_uncond + guidance_scale * (v_cond - v_uncond)
 
 
+def shift_sigmas(sigma: Tensor, shift: float) -> Tensor:
+    """Noise levels moved towards noise, s u / (1 + (s - 1) u) (Esser et al. 2024, arXiv 2403.03206, 5.3.2)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
 def sigma_schedule(steps: int, shift: float, num_train_timesteps: int = 1000) -> Tensor:
     """Noise levels of a solver with `steps` steps: float64 [steps + 1], falling, from about 1 to exactly 0.
 
-    Even levels u from 1 to 1/num_train_timesteps, the last left out, are moved towards noise by
-    sigma = s u / (1 + (s - 1) u) (Esser et al. 2024, arXiv 2403.03206, section 5.3.2). The first is
+    Even levels from 1 to 1/num_train_timesteps, the last left out, shifted (`shift_sigmas`). The first is
     1 - 1e-6, not 1, since solvers take log(1 - sigma). The same numbers as diffusers' UniPC with flow sigmas.
     """
     u = torch.linspace(1, 1 / num_train_timesteps, steps + 1, dtype=torch.float64)[:-1]
-    sigmas = (shift * u / (1 + (shift - 1) * u)).clamp(max=1 - 1e-6)
+    sigmas = shift_sigmas(u, shift).clamp(max=1 - 1e-6)
     return torch.cat([sigmas, sigmas.new_zeros(1)])

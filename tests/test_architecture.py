@@ -27,7 +27,6 @@ LAYERS = (
     ("backbones",),
     ("sampling",),
     ("requests",),
-    ("requests",),
     ("pipeline",),
     ("__init__",),  # what it names it loads lazily, by name; nothing here imports it
     ("doctor", "cli"),

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence, fits_whole
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import NumericsError, WeightsError
 from igrpo_sdk.references import Reference, letterbox
@@ -156,7 +157,7 @@ class VaceBackbone:
         mean, std_inverse = self._latent_statistics(self.vae.dtype)
         videos = []
         for latent in latents.to(self.vae.dtype).unbind():
-            video = self.vae.decode(latent[None] / std_inverse + mean, return_dict=False)[0]
+            video = self._decode_one(latent[None] / std_inverse + mean)
             if not torch.isfinite(video).all():
                 raise NumericsError("decode: the VAE's output is not finite; use a float32 VAE")
             pixels = ((video * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
@@ -228,10 +229,22 @@ class VaceBackbone:
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
         """Normalised latents [z, T, h, w] of pixels [3, F, H, W] in [-1, 1]."""
         dtype = self.vae.dtype
-        latents = self.vae.encode(pixels[None].to(self.device, dtype)).latent_dist.mode()
+        video = pixels[None].to(self.device, dtype)
+        if fits_whole(self.vae, *pixels.shape[1:]):
+            latents = encode_sequence(self.vae, video).chunk(2, dim=1)[0]
+        else:
+            latents = self.vae.encode(video).latent_dist.mode()
         mean, std_inverse = self._latent_statistics(torch.float32)
         normalised: Tensor = ((latents.float() - mean) * std_inverse).to(dtype)[0]
         return normalised
+
+    def _decode_one(self, z: Tensor) -> Tensor:
+        """Video [1, 3, F, H, W] of latents [1, z, T, h, w], as the VAE gives it (not clamped when decoded whole)."""
+        frames, scale = (z.shape[2] - 1) * self.temporal_scale + 1, self.spatial_scale
+        if fits_whole(self.vae, frames, z.shape[3] * scale, z.shape[4] * scale):
+            return decode_sequence(self.vae, z)
+        video: Tensor = self.vae.decode(z, return_dict=False)[0]
+        return video
 
     def _latent_statistics(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Mean and 1 / std of the latents, [1, z, 1, 1, 1]."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from igrpo_sdk.config import Geometry
-from igrpo_sdk.flow import interpolate, velocity_target
+from igrpo_sdk.flow import interpolate, shift_sigmas, velocity_target
 
 from .clips import CLIP
 from .latents import Batch, Encoder, LatentConfig, LatentPool, tokenizer_function
@@ -277,11 +277,6 @@ def draw_sigmas(count: int, loss: FlowLoss, random: torch.Generator) -> Tensor:
 def spread_sigmas(count: int, shift: float) -> Tensor:
     """Fixed noise levels [count], evenly spread before the shift."""
     return shift_sigmas((torch.arange(count) + 0.5) / count, shift)
-
-
-def shift_sigmas(sigma: Tensor, shift: float) -> Tensor:
-    """shift * sigma / (1 + (shift - 1) * sigma) (Esser et al. 2024, arXiv 2403.03206, eq. 23)."""
-    return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def model_input(batch: Batch, grey: Tensor, control_channels: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 Loss = Callable[[Any], tuple[Tensor, Mapping[str, Tensor]]]
 
-_WARM_UP = 3  # passes before recording, as torch.cuda.graph asks for: they compile kernels and choose algorithms
+_WARM_UP = (
+    3  # passes before recording, as torch.cuda.graph asks for: they compile kernels and choose algorithms
+)
 
 
 class Gradients:

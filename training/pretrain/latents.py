@@ -14,6 +14,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from igrpo_sdk.backbones.wan_vae import encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
@@ -22,7 +23,6 @@ from ..world.renderer import Rendered, render_references, render_scenes
 from ..world.scenes import Scene, sample_scene
 from .clips import letterbox_squares, to_video
 from .loop import generator, mix
-from .vae_sequence import EAGER, compiled_kernels, encode_sequence
 
 TEXT_LENGTH = 128
 """Tokens of a prompt, shorter ones padded with zeros behind the text encoder."""
@@ -73,7 +73,6 @@ class Encoder:
     def __init__(self, vae: AutoencoderKLWan, device: torch.device, half: bool) -> None:
         self.vae = vae.to(device).requires_grad_(False).eval()
         self.device, self._half = device, half
-        self._kernels = compiled_kernels() if device.type == "cuda" else EAGER
         shape = (1, -1, 1, 1, 1)
         self._mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
         self._deviation = torch.tensor(vae.config.latents_std, device=device).view(shape)
@@ -85,7 +84,7 @@ class Encoder:
         float16 autocast rather than bfloat16: values are normalised everywhere, and it keeps three more bits.
         """
         with torch.autocast(self.device.type, torch.float16, enabled=self._half):
-            mean = encode_sequence(self.vae, video, self._kernels).float().chunk(2, dim=1)[0]
+            mean = encode_sequence(self.vae, video).float().chunk(2, dim=1)[0]
         normalised: Tensor = (mean - self._mean) / self._deviation
         return normalised
 

@@ -17,12 +17,12 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
 from igrpo_sdk.config import Geometry
+from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence
 from igrpo_sdk.errors import InputError
 
 from .clips import CLIP, ClipPool, PoolConfig
 from .loop import Average, Budget, Clock, generator, pick_device
 from .trainer import Every, Optimisation, make_optimizers, restore, train, write_model
-from .vae_sequence import EAGER, Kernels, compiled_kernels, decode_sequence, encode_sequence
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,6 @@ class VaeRecipe:
     every: Every = field(default_factory=Every)
     half: bool = True
     """bfloat16 autocast on a GPU."""
-    compile: bool = True
-    """Compile the element-wise pieces on a GPU."""
     record: bool = True
     """Run forward and backward passes as CUDA graphs on a GPU."""
     init_from: str | None = None
@@ -148,7 +146,6 @@ class VaeTask:
         if gpu:
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        self.kernels: Kernels = compiled_kernels() if recipe.compile and gpu else EAGER
         self.half = recipe.half and gpu
         self.record = recipe.record and gpu
         self.modules: Mapping[str, nn.Module] = {"vae": self.vae}
@@ -172,7 +169,13 @@ class VaeTask:
         noises = [
             torch.randn(self._latent_shape(v), generator=random, device=self.device) for v in (video, stills)
         ]
-        return {"video": video, "heads": heads, "stills": stills, "noise": noises[0], "still_noise": noises[1]}
+        return {
+            "video": video,
+            "heads": heads,
+            "stills": stills,
+            "noise": noises[0],
+            "still_noise": noises[1],
+        }
 
     def _latent_shape(self, video: Tensor) -> tuple[int, ...]:
         scale = self.vae.config.scale_factor_spatial
@@ -192,10 +195,10 @@ class VaeTask:
         self, video: Tensor, heads: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            mean, log_variance = encode_sequence(self.vae, video, self.kernels).float().chunk(2, dim=1)
+            mean, log_variance = encode_sequence(self.vae, video).float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-30.0, 20.0)
             z = mean + (0.5 * log_variance).exp() * noise
-            made = decode_sequence(self.vae, z, self.kernels).float()
+            made = decode_sequence(self.vae, z).float()
         weights = self.recipe.loss
         error = (made - video).abs()
         plain = (error if heads is None else error * (1 + weights.head * heads)).mean()

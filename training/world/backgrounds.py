@@ -18,8 +18,8 @@ _WALL_RGB = (
     (0.90, 0.56, 0.25), (0.55, 0.56, 0.58), (0.90, 0.89, 0.86),
 )  # fmt: skip
 _LIGHT_RGB = {
-    "even": (1.0, 1.0, 1.0), "warm": (1.08, 0.98, 0.84), "cool": (0.88, 0.98, 1.10), "dim": (0.62, 0.61, 0.60),
-    "left": (0.94, 0.94, 0.94), "right": (0.94, 0.94, 0.94),
+    "even": (1.0, 1.0, 1.0), "warm": (1.08, 0.98, 0.84), "cool": (0.88, 0.98, 1.10),
+    "dim": (0.62, 0.61, 0.60), "left": (0.94, 0.94, 0.94), "right": (0.94, 0.94, 0.94),
 }  # fmt: skip
 
 
@@ -30,7 +30,8 @@ def draw_backgrounds(scenes: Sequence[Scene], height: int, width: int, device: t
     y = (1 - (torch.arange(height, device=device) + 0.5) * (2 / height)).view(1, -1, 1)
     x = (((torch.arange(width, device=device) + 0.5) * (2 / width) - 1) * (width / height)).view(1, 1, -1)
     picture = _walls(kind, u, x, y)
-    for name, paint in (("brick wall", _bricks), ("window", _window), ("bookshelf", _books), ("garden", _garden)):
+    painters = {"brick wall": _bricks, "window": _window, "bookshelf": _books, "garden": _garden}
+    for name, paint in painters.items():
         mask = (kind == BACKGROUNDS.index(name)).float()
         picture = over(picture, mask, paint(u, x, y))
     return (picture * _light_field(scenes, x)).clamp(0, 1)
@@ -97,7 +98,8 @@ def _books(u: Tensor, x: Tensor, y: Tensor) -> Tensor:
     shelf, fy = _cells(y + 0.25 * u[:, 0], 0.50)
     book, fx = _cells(x + 0.37 * shelf, 0.15)
     pick = _noise(book, shelf, u[:, 1])
-    hue = torch.stack([0.35 + 0.45 * pick, 0.22 + 0.4 * _noise(shelf, book, u[:, 2]), 0.30 + 0.3 * (1 - pick)], -1)
+    green = 0.22 + 0.4 * _noise(shelf, book, u[:, 2])
+    hue = torch.stack([0.35 + 0.45 * pick, green, 0.30 + 0.3 * (1 - pick)], -1)
     tall = 0.62 + 0.22 * _noise(book + 3, shelf, u[:, 3])
     spine = smoothstep(0.0, 0.12, fx) * smoothstep(1.0, 0.88, fx)
     inside = smoothstep(tall + 0.02, tall - 0.02, fy) * smoothstep(0.10, 0.13, fy)
@@ -108,7 +110,8 @@ def _books(u: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def _garden(u: Tensor, x: Tensor, y: Tensor) -> Tensor:
     sky = _colour(x, 0.60, 0.80, 0.96) + (0.12 * (0.6 - y)).unsqueeze(-1)
     edge = 0.30 + 0.10 * torch.sin(x * 5 + u[:, 0] * 6) + 0.05 * torch.sin(x * 13 + u[:, 1] * 6)
-    hedge = _colour(x, 0.16, 0.42, 0.17) * (0.9 + 0.14 * torch.sin(x * 17 + y * 3) * torch.sin(y * 15)).unsqueeze(-1)
+    leaves = 0.9 + 0.14 * torch.sin(x * 17 + y * 3) * torch.sin(y * 15)
+    hedge = _colour(x, 0.16, 0.42, 0.17) * leaves.unsqueeze(-1)
     picture = over(sky.expand(len(u), y.shape[1], x.shape[2], 3), smoothstep(-0.04, 0.04, edge - y), hedge)
     lawn = _colour(x, 0.45, 0.68, 0.28) * (1 + 0.06 * y).unsqueeze(-1)
     return over(picture, smoothstep(-0.02, 0.02, -0.32 - y), lawn)

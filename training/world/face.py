@@ -1,7 +1,7 @@
 """Painting a face on a head's surface: skin, lips, eyes, brows, beard, glasses.
 
-Colours are (N, H, W, 3) in [0, 1]; masks are (N, H, W) in [0, 1]. Proportions were tuned by eye and by whether an
-independent face recogniser tells the people apart.
+Colours are (N, H, W, 3) in [0, 1]; masks are (N, H, W) in [0, 1]. Proportions were tuned by eye and by
+whether an independent face recogniser tells the people apart.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _complexion(s: Surface, p: Fields, pose: Fields, skin: Tensor) -> Tensor:
     shadow = s.front * 0.35 * bell(au, s.v, p["eye_x"], p["eye_y"] - 0.02, 0.17, 0.11)
     colour = over(colour, shadow, skin * rgb(s.u, 0.72, 0.62, 0.60))
     fold_x = (p["nose_width"] + 0.02 + 0.55 * (p["nose_y"] - s.v)).clamp(min=0.02)
-    fold = torch.exp(-(((au - fold_x) / 0.022) ** 2)) * smoothstep(p["mouth_y"] - 0.05, p["mouth_y"] + 0.06, s.v)
+    fold = torch.exp(-(((au - fold_x) / 0.022) ** 2))
+    fold = fold * smoothstep(p["mouth_y"] - 0.05, p["mouth_y"] + 0.06, s.v)
     fold = fold * smoothstep(p["nose_y"] + 0.06, p["nose_y"] - 0.04, s.v)
     strength = (0.10 + 0.30 * p["wrinkle"] + 0.25 * pose["smile"]).clamp(min=0)
     return over(colour, s.front * strength * fold, skin * 0.62)
@@ -126,8 +127,8 @@ def _eyes(colour: Tensor, s: Surface, p: Fields, pose: Fields, skin: Tensor, hai
     lower = -p["eye_height"] * 0.72 * arc * lids.clamp(min=0.15)
     mask = smoothstep(-edge, edge, upper - across) * smoothstep(-edge, edge, across - lower)
     mask = mask * smoothstep(1.05, 0.95, r.abs()) * s.front
-    ball = _eyeball(s, p, pose, edge) * (1 - 0.35 * smoothstep(0.5, 1.0, across / (upper + 1e-3)).unsqueeze(-1))
-    colour = over(colour, mask, ball)
+    shadow = 1 - 0.35 * smoothstep(0.5, 1.0, across / (upper + 1e-3))  # of the upper lid
+    colour = over(colour, mask, _eyeball(s, p, pose, edge) * shadow.unsqueeze(-1))
     lash_width = 0.010 + 0.5 * edge + 0.006 * p["lid"]
     lash = torch.exp(-(((across - upper) / lash_width) ** 2)) * smoothstep(1.08, 0.98, r.abs()) * s.front
     colour = over(colour, 0.85 * lash, (hair * 0.4 + 0.02) * 0.6)

@@ -1,7 +1,7 @@
-"""Counter-based random numbers: the same integer gives the same numbers on any device, in any order, in any batch.
+"""Counter-based random numbers: the same integer gives the same numbers on any device and in any batch.
 
-The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-OOPSLA 2014), which maps a 64-bit counter to 64 well-mixed bits.
+The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014), which maps a 64-bit counter to 64 well-mixed bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def mix(x: Tensor) -> Tensor:
-    """Mix 64-bit integers of any shape into well-spread 64-bit integers of the same shape (int64, wraps around)."""
+    """Mix 64-bit integers into well-spread ones: int64 of any shape, the same shape back; wraps around."""
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)
@@ -29,12 +29,12 @@ def uniforms(keys: Tensor, count: int, stream: int) -> Tensor:
     """Uniform numbers in [0, 1) that are a pure function of (key, stream, position).
 
     Args:
-        keys: int64, shape (N,).
+        keys: int64, shape (N,); any value.
         count: how many numbers a key gets.
         stream: separates independent uses of the same key.
 
     Returns:
-        float32, shape (N, count).
+        float32, shape (N, count), multiples of 2^-24.
     """
     counter = torch.arange(1, count + 1, dtype=torch.int64, device=keys.device) + (stream << 32)
     mixed = mix(mix(keys.to(torch.int64) * _GOLDEN)[:, None] + counter[None, :] * _GOLDEN)

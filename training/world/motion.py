@@ -1,7 +1,8 @@
 """From scenes to poses: what every head does in every frame.
 
-Channels of a pose, each a tensor of shape (B, P, T). Coordinates: x to the right and y up, in half picture heights, the
-picture's centre at 0. Angles in radians: positive yaw turns the face to the picture's right, positive pitch lowers it.
+Channels of a pose, each a tensor of shape (B, P, T). Coordinates: x to the right and y up, in half picture
+heights, the picture's centre at 0. Angles in radians: positive yaw turns the face to the picture's right,
+positive pitch lowers it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ _LIGHT = {
 
 
 def scene_poses(scenes: Sequence[Scene], num_frames: int, fps: float, device: torch.device) -> Pose:
-    """The pose of every actor in every frame, people padded to `MAX_PEOPLE` (B, P, T)."""
+    """The pose of every actor in every frame: each channel float32 (B, P, T), P = `MAX_PEOPLE`.
+
+    Slots without an actor have scale 0 and mean nothing. Frame t is at t / fps seconds; walking, swapping and
+    the like take the whole clip, however long it is.
+    """
     facts = _facts(scenes, device)
     keys = torch.tensor([s.seed for s in scenes], device=device)[:, None] * MAX_PEOPLE
     keys = (keys + torch.arange(MAX_PEOPLE, device=device)).reshape(-1)
@@ -47,7 +52,7 @@ def scene_poses(scenes: Sequence[Scene], num_frames: int, fps: float, device: to
 
 
 def reference_poses(seeds: Tensor) -> Pose:
-    """A close-up in a pose, expression and light drawn from the seed, each channel (N, 1, 1)."""
+    """Close-ups in poses, expressions and lights drawn from int64 seeds (N,): each channel (N, 1, 1)."""
     u = uniforms(seeds, 16, _REFERENCE_STREAM)[:, :, None, None]
 
     def span(k: int, low: float, high: float) -> Tensor:
@@ -64,7 +69,7 @@ def reference_poses(seeds: Tensor) -> Pose:
 
 
 def _facts(scenes: Sequence[Scene], device: torch.device) -> dict[str, Tensor]:
-    """Per-actor facts as tensors (B, P, 1): start x, end x, action one-hot masks, scale, side, who is in front."""
+    """Per-actor facts, each (B, P, 1): start and end x, scale, front (1, or -1 behind), a 0/1 mask an action."""
     count = len(scenes)
     start, end, scale, front = (torch.zeros(count, MAX_PEOPLE) for _ in range(4))
     action = torch.zeros(count, MAX_PEOPLE, dtype=torch.int64)
@@ -118,11 +123,9 @@ def _rest(facts: dict[str, Tensor], draws: Tensor, seconds: Tensor) -> Pose:
 
 def _act(pose: Pose, f: dict[str, Tensor], draws: Tensor, seconds: Tensor, progress: Tensor) -> None:
     """Add what each action does to the head, in place."""
-    speech, fast, slow = (
-        _wave(draws, 13, seconds, 1.6, 2.4),
-        _wave(draws, 15, seconds, 1.0, 1.4),
-        _wave(draws, 17, seconds, 0.42, 0.55),
-    )
+    speech = _wave(draws, 13, seconds, 1.6, 2.4)
+    fast = _wave(draws, 15, seconds, 1.0, 1.4)
+    slow = _wave(draws, 17, seconds, 0.42, 0.55)
     rise = _ramp(progress, 0.05, 0.45)
     inward = -torch.sign(f["start"] + 1e-3)  # towards the others; the middle person turns to the left
     pose["open"] += f["talk"] * (0.42 + 0.40 * speech) + f["laugh"] * (0.55 + 0.18 * speech) * rise
@@ -131,7 +134,9 @@ def _act(pose: Pose, f: dict[str, Tensor], draws: Tensor, seconds: Tensor, progr
     pose["brow"] += f["talk"] * 0.3 * slow + f["laugh"] * 0.4 * rise
     pose["y"] += f["laugh"] * 0.018 * speech * rise
     pose["pitch"] += f["nod"] * 0.30 * fast - f["laugh"] * 0.14 * rise
-    pose["yaw"] += f["shake"] * 0.42 * fast + f["look_around"] * 0.50 * slow + f["turn"] * 0.52 * inward * rise
+    pose["yaw"] += (
+        f["shake"] * 0.42 * fast + f["look_around"] * 0.50 * slow + f["turn"] * 0.52 * inward * rise
+    )
     pose["gaze_x"] += f["look_around"] * 0.6 * slow + f["turn"] * 0.5 * inward * rise
     pose["scale"] *= 1 + f["lean_in"] * 0.34 * _ramp(progress, 0.15, 0.8)
     pose["y"] -= f["lean_in"] * 0.05 * rise

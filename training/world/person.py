@@ -47,7 +47,8 @@ def _compose(
     skin, hair = skin_colour(p), hair_colour(p)
     tint = _tint(q)
     behind, strands = _hair_masks(s, head, p, q)
-    hair_back = hair * (_strand_texture(head, p) * (0.45 + 0.4 * smoothstep(-1.0, 0.8, head[1]))).unsqueeze(-1)
+    shade = _strand_texture(head, p) * (0.45 + 0.4 * smoothstep(-1.0, 0.8, head[1]))
+    hair_back = hair * shade.unsqueeze(-1)
     canvas = over(canvas, behind, hair_back * tint)
     neck, top, collar = _body_masks(body, p, s.pixel)
     side = (q["light_x"] * body[0]).clamp(-0.6, 0.6)
@@ -86,9 +87,10 @@ def _hair_masks(s: Surface, head: tuple[Tensor, Tensor], p: Fields, q: Fields) -
     curl = (p["hair_style"] == HAIR_STYLES.index("curly")).float()
     wobble = 1 + 0.035 * curl * torch.sin(9 * torch.atan2(y, x + 1e-4) + 6 * p["hair_phase"])
     volume = (p["hair_volume"] * 0.6 + _by_style(p, _STYLE_VOLUME)) * wobble
-    axes = (p["head_width"] * (1 + volume), p["head_height"] * (1 + 0.8 * volume), p["head_depth"] * (1 + volume))
+    grown = {"head_width": volume, "head_height": 0.8 * volume, "head_depth": volume}
+    a, b, c = (p[name] * (1 + more) for name, more in grown.items())
     bottom = torch.where(curl > 0.5, -0.30, 0.02)
-    shell = shell_cover(x, y, q, axes, s.pixel) * smoothstep(bottom - 0.1, bottom + 0.15, y)
+    shell = shell_cover(x, y, q, (a, b, c), s.pixel) * smoothstep(bottom - 0.1, bottom + 0.15, y)
     hang = _by_style(p, _STYLE_HANG)
     half = p["head_width"] * (1.08 + volume) * (1 + 0.04 * torch.sin(y * 8 + p["hair_phase"] * 6))
     lock = smoothstep(-0.03, 0.03, half - (x + 0.12 * q["yaw"]).abs()) * smoothstep(-0.06, 0.06, y - hang)
@@ -102,8 +104,8 @@ def _body_masks(body: tuple[Tensor, Tensor], p: Fields, pixel: Tensor) -> tuple[
     x, y = body
     edge = pixel * 1.2
     girth = 0.30 + 0.06 * p["noun"]
-    neck = smoothstep(-edge, edge, girth - x.abs() + 0.25 * (-1.05 - y).clamp(min=0)) * smoothstep(-0.3, -0.4, y)
-    neck = neck * smoothstep(-1.75, -1.70, y)
+    neck = smoothstep(-edge, edge, girth - x.abs() + 0.25 * (-1.05 - y).clamp(min=0))
+    neck = neck * smoothstep(-0.3, -0.4, y) * smoothstep(-1.75, -1.70, y)
     drop = (-1.06 - y).clamp(min=0)
     shoulder = girth + 0.06 + (0.80 + 0.10 * p["noun"]) * (1 - torch.exp(-3.4 * drop))
     top = smoothstep(-edge, edge, shoulder - x.abs()) * smoothstep(0.0, -0.04, y + 1.08)
@@ -166,5 +168,4 @@ def _hair_cap(s: Surface, p: Fields) -> Tensor:
     above = smoothstep(-0.03 - edge, 0.03 + edge, s.y - line * p["head_height"]) * smoothstep(-0.4, 0.0, s.z)
     hangs = (p["hair_style"] >= HAIR_STYLES.index("bob")).float()
     sides = smoothstep(0.30, 0.10, s.z) * smoothstep(-0.25, 0.0, s.y + 0.1 + 0.45 * hangs)
-
     return torch.maximum(above, sides) * _hairy(p)

@@ -26,8 +26,10 @@ Drawing = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 class Rendered:
     """Rendered clips and their ground truth; B clips of T frames, P = 3 actor slots.
 
-    frames: uint8 (B, T, H, W, 3). boxes: head boxes x0, y0, x1, y1 in pixels, float32 (B, P, T, 4); they may leave the
-    frame. visible: share of the head that is seen, float32 (B, P, T), 0 when hidden or outside. present: bool (B, P).
+    frames: uint8 (B, T, H, W, 3). boxes: head boxes x0, y0, x1, y1 in pixels, float32 (B, P, T, 4); they may
+    leave the frame, and are empty for slots without an actor. visible: share of the head that is seen,
+    float32 (B, P, T) in [0, 1], 0 when hidden, outside or without an actor. present: whether a slot has an
+    actor, bool (B, P).
     """
 
     frames: Tensor
@@ -45,7 +47,15 @@ def render_scenes(
     fps: float = 8.0,
     device: torch.device | str = "cpu",
 ) -> Rendered:
-    """Render scenes; the result is a pure function of the scenes and the geometry (up to the device's rounding)."""
+    """Render scenes: a pure function of the scenes and the geometry, up to the device's rounding.
+
+    Args:
+        scenes: at least one.
+        height, width: of the frames in pixels. People are as large as the height says; a wider frame shows
+            more at its sides.
+        num_frames: frames of every clip. fps: frames a second.
+        device: where to draw; the result stays there.
+    """
     device = torch.device(device)
     count, size = len(scenes), (height, width)
     pose = scene_poses(scenes, num_frames, fps, device)
@@ -63,7 +73,8 @@ def render_scenes(
         hidden.append((head, head.sum((1, 2))))
     seen = torch.stack([mask.sum((1, 2)) / area.clamp(min=1) for mask, area in hidden], 0)
     boxes, inside = _head_boxes(pose, vectors, height, width)
-    visible = _by_slot(seen.view(MAX_PEOPLE, count, num_frames), order) * inside * present[:, :, None]
+    visible = _by_slot(seen.view(MAX_PEOPLE, count, num_frames), order) * inside
+    visible = visible.where(present[:, :, None], 0.0)  # `inside` is 0 / 0 for slots without an actor
     frames = (canvas * 255).round().to(torch.uint8).view(count, num_frames, *size, 3)
     return Rendered(frames, boxes, visible, present)
 
@@ -91,7 +102,8 @@ def render_references(
     pose = reference_poses(seeds * 7919 + identities)
     poses = torch.stack([pose[name].view(-1) for name in CHANNELS], -1)
     canvas = reference_backgrounds(seeds * 104_729 + identities, size)
-    side = size // 6 if device.type == "cuda" else 0  # widened to 4:3, so that a GPU compiles one shape for everything
+    # Widened to 4:3 on a GPU, so that it compiles one shape for everything.
+    side = size // 6 if device.type == "cuda" else 0
     wide = F.pad(canvas, (0, 0, side, side))
     picture = _draw_chunks(wide, vectors, poses)[0][:, :, side : side + size]
     return (picture * 255).round().to(torch.uint8)
@@ -122,7 +134,9 @@ def _paint_order(scenes: Sequence[Scene], device: torch.device) -> tuple[Tensor,
     return order.to(device), present.to(device)
 
 
-def _draw_layer(canvas: Tensor, vectors: Tensor, poses: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_layer(
+    canvas: Tensor, vectors: Tensor, poses: Tensor, shown: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Draw one person a clip over its frames where `shown` (B,); canvas is (B * T, H, W, 3)."""
     num_frames = poses.shape[1]
     frames = shown.repeat_interleave(num_frames)
@@ -130,7 +144,9 @@ def _draw_layer(canvas: Tensor, vectors: Tensor, poses: Tensor, shown: Tensor) -
         blank = torch.zeros(canvas.shape[:3], device=canvas.device)
         return canvas, blank, blank
     per_frame = vectors.repeat_interleave(num_frames, 0)
-    drawn, cover, head = _draw_chunks(canvas[frames], per_frame[frames], poses.reshape(-1, poses.shape[-1])[frames])
+    drawn, cover, head = _draw_chunks(
+        canvas[frames], per_frame[frames], poses.reshape(-1, poses.shape[-1])[frames]
+    )
     canvas = canvas.index_put((frames,), drawn)
     blank = torch.zeros(canvas.shape[:3], device=canvas.device)
     return canvas, blank.index_put((frames,), cover), blank.index_put((frames,), head)

@@ -15,11 +15,11 @@ PLACES_BY_COUNT: dict[int, tuple[str, ...]] = {1: ("middle",), 2: ("left", "righ
 ACTIONS = (
     "stand", "talk", "laugh", "smile", "nod", "shake", "turn", "look_around", "lean_in", "walk_in", "swap",
 )  # fmt: skip
-"""stand: looks at the camera. shake: shakes the head. turn: turns to the others. walk_in: enters from the nearer side.
-swap: two people change places, the one with the lower reference number passing in front."""
+"""stand: looks at the camera. shake: shakes the head. turn: turns to the others. walk_in: enters from the
+nearer side. swap: two people change places, the one with the lower reference number passing in front."""
 BACKGROUNDS = (
-    "blue wall", "green wall", "red wall", "yellow wall", "purple wall", "orange wall", "grey wall", "white wall",
-    "brick wall", "window", "bookshelf", "garden",
+    "blue wall", "green wall", "red wall", "yellow wall", "purple wall", "orange wall", "grey wall",
+    "white wall", "brick wall", "window", "bookshelf", "garden",
 )  # fmt: skip
 LIGHTS = ("even", "warm", "cool", "dim", "left", "right")
 MAX_PEOPLE = 3
@@ -30,7 +30,10 @@ _SWAP_ODDS = 0.12
 
 @dataclass(frozen=True)
 class Actor:
-    """One person of a scene: who, where, doing what. `look` redraws hair and clothes; None keeps the person's own."""
+    """One person of a scene: who, where, doing what.
+
+    `look` redraws hair and clothes, see `identities.identity_vectors`; None keeps the person's own.
+    """
 
     identity: int
     place: str
@@ -60,11 +63,19 @@ class Scene:
         if not 1 <= len(self.actors) <= MAX_PEOPLE:
             raise InputError(f"a scene has 1 to {MAX_PEOPLE} actors, not {len(self.actors)}")
         if {actor.place for actor in self.actors} != set(PLACES_BY_COUNT[len(self.actors)]):
-            raise InputError(f"{len(self.actors)} actors stand on {PLACES_BY_COUNT[len(self.actors)]}, each on one")
+            raise InputError(
+                f"{len(self.actors)} actors stand on {PLACES_BY_COUNT[len(self.actors)]}, each on one"
+            )
         if sum(actor.action == "swap" for actor in self.actors) not in (0, 2):
             raise InputError("two people swap places, or nobody does")
-        if self.background not in BACKGROUNDS or self.light not in LIGHTS:
-            raise InputError(f"unknown background {self.background!r} or light {self.light!r}")
+        if self.background not in BACKGROUNDS:
+            raise InputError(
+                f"background {self.background!r} is unknown: use one of {', '.join(BACKGROUNDS)}"
+            )
+        if self.light not in LIGHTS:
+            raise InputError(f"light {self.light!r} is unknown: use one of {', '.join(LIGHTS)}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise InputError(f"seed {self.seed} does not fit into 64 bits")
 
 
 def sample_scene(
@@ -73,13 +84,20 @@ def sample_scene(
     """Draw a scene of people of one split; a pure function of its arguments.
 
     Args:
-        seed: any integer; also the seed of everything the scene leaves open.
+        seed: any 64-bit integer; also the seed of everything the scene leaves open.
         split: "train", "validation" or "test".
         num_people: 1 to 3, or None to draw it.
         actions: what people may do. "swap" and "turn" need a second person and are left out for one.
+
+    Raises InputError for an unknown split or action, a number of people that no scene has, a seed that does
+    not fit, and actions that leave someone with nothing to do.
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r} is unknown: use one of {', '.join(SPLITS)}")
+    if not set(actions) <= set(ACTIONS):
+        raise InputError(f"actions {tuple(actions)}: use some of {', '.join(ACTIONS)}")
+    if num_people is not None and num_people not in PLACES_BY_COUNT:
+        raise InputError(f"num_people {num_people!r}: a scene has 1 to {MAX_PEOPLE} people")
     rng = random.Random(f"{split}-{seed}")
     count = num_people or rng.choices((1, 2, 3), _COUNT_ODDS)[0]
     identities = rng.sample(SPLITS[split], count)
@@ -93,7 +111,9 @@ def sample_scene(
 def _draw_actions(rng: random.Random, count: int, actions: Sequence[str]) -> list[str]:
     single = [a for a in actions if a != "swap" and (count > 1 or a != "turn")]
     if not single:
-        raise InputError(f"actions {tuple(actions)} leave nothing for {count} people to do: add 'stand' or another")
+        raise InputError(
+            f"actions {tuple(actions)} leave nothing for {count} people to do: add 'stand' or another"
+        )
     deeds = [rng.choice(single) for _ in range(count)]
     if "swap" in actions and count > 1 and rng.random() < _SWAP_ODDS:
         for actor in rng.sample(range(count), 2):

@@ -1,7 +1,8 @@
-"""The geometry of a head: a tapered ellipsoid seen along parallel rays, with bumps for nose, sockets, cheeks and chin.
+"""The geometry of a head: a tapered ellipsoid seen along parallel rays, with bumps for nose, sockets, cheeks
+and chin.
 
-Everything is closed form per pixel, so a whole batch of heads is one element-wise program that compiles into few kernels.
-All tensors broadcast to (N, H, W); lengths are in head units.
+Everything is closed form per pixel, so a whole batch of heads is one element-wise program that compiles into
+few kernels. All tensors broadcast to (N, H, W); lengths are in head units.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ Fields = dict[str, Tensor]
 class Surface:
     """What the pixel rays meet on the head.
 
-    u, v: feature coordinates on the face (the nose's axis is u = 0, the eyes' line about v = 0.07). x, y, z: the point on
-    the ellipsoid in head coordinates. normal: in camera coordinates. cover: how much of the pixel the head covers, in
-    [0, 1]. front: 1 on the face, 0 behind. pixel: a pixel's size in head units.
+    u, v: feature coordinates on the face (the nose's axis is u = 0, the eyes' line about v = 0.07). x, y, z:
+    the point on the ellipsoid in head coordinates. normal: in camera coordinates. cover: how much of the
+    pixel the head covers, in [0, 1]. front: 1 on the face, 0 behind. pixel: a pixel's size in head units.
     """
 
     u: Tensor
@@ -41,14 +42,16 @@ def smoothstep(low: float | Tensor, high: float | Tensor, x: Tensor) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def bell(x: Tensor, y: Tensor, cx: float | Tensor, cy: Tensor, sx: float | Tensor, sy: float | Tensor) -> Tensor:
+def bell(
+    x: Tensor, y: Tensor, cx: float | Tensor, cy: Tensor, sx: float | Tensor, sy: float | Tensor
+) -> Tensor:
     """exp(-((x-cx)/sx)^2 - ((y-cy)/sy)^2)."""
     return torch.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
 
 
 @dataclass(frozen=True)
 class _Rays:
-    """Rays origin + t * direction in head coordinates; the direction is (N, 1, 1), the same for a whole picture."""
+    """Rays origin + t * direction in head coordinates; the direction, (N, 1, 1), is one for the picture."""
 
     ox: Tensor
     oy: Tensor
@@ -72,26 +75,33 @@ def _rays(x: Tensor, y: Tensor, pose: Fields) -> _Rays:
     return _Rays(x * cy + y * sp * sy, y * cp, x * sy - y * sp * cy, -cp * sy, sp, cp * cy)
 
 
-def shell_cover(x: Tensor, y: Tensor, pose: Fields, axes: tuple[Tensor, Tensor, Tensor], pixel: Tensor) -> Tensor:
+def shell_cover(
+    x: Tensor, y: Tensor, pose: Fields, axes: tuple[Tensor, Tensor, Tensor], pixel: Tensor
+) -> Tensor:
     """Coverage of a plain ellipsoid around the head (used for the volume of hair)."""
     qa, qb, qc = _rays(x, y, pose).quadric(*axes)
     return smoothstep(-1, 1, (qb * qb - qa * qc) / (pixel * 2.2 / axes[0]))
 
 
 def head_surface(x: Tensor, y: Tensor, pixel: Tensor, p: Fields, pose: Fields) -> Surface:
-    """Meet the rays with the head of parameters `p` in pose `pose`; x, y are rolled picture points in head units."""
+    """Meet the rays with the head of parameters `p` in pose `pose`.
+
+    x, y: rolled picture points in head units, (N, H, W). pixel: a pixel's size in head units, (N, 1, 1).
+    """
     rays = _rays(x, y, pose)
     a, b, c = p["head_width"], p["head_height"], p["head_depth"]
     qa, qb, _ = rays.quadric(a, b, c)
-    y_near = rays.oy - qb / qa * rays.dy  # the height at which the ray comes closest decides how far the jaw tapers
+    # The height at which the ray comes closest decides how far the jaw tapers.
+    y_near = rays.oy - qb / qa * rays.dy
     taper = 1 - p["jaw_taper"] * smoothstep(0.05, -1.0, y_near / b) ** p["jaw_power"]
     qa, qb, qc = rays.quadric(a * taper, b, c)
     disc = qb * qb - qa * qc
     t = (-qb + disc.clamp(min=0).sqrt()) / qa
     px, py, pz = rays.ox + t * rays.dx, rays.oy + t * rays.dy, rays.oz + t * rays.dz
     front = smoothstep(-0.05, 0.25, pz)
+    # Parallax: bumps stand towards the camera. Two rounds find the point that the ray meets.
     height, _, _ = _relief(px, py, p, pose)
-    u, v = px + rays.dx * height * front, py + rays.dy * height * front  # parallax: bumps stand towards the camera
+    u, v = px + rays.dx * height * front, py + rays.dy * height * front
     height, slope_u, slope_v = _relief(u, v, p, pose)
     u, v = px + rays.dx * height * front, py + rays.dy * height * front
     flat = _unit(px / (a * taper) ** 2, py / b**2, pz / c**2)

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.pretrain.vae_sequence import decode_sequence, encode_sequence
+from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence
 
 PLAIN: dict[str, Any] = {"dim_mult": [1, 2, 2], "temperal_downsample": [True, True], "num_res_blocks": 1}
 RESIDUAL: dict[str, Any] = {

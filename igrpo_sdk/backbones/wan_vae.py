@@ -5,7 +5,8 @@ convolution, so that long videos fit into memory. At this size that is hundreds 
 functions here run the same modules over all frames at once and give the same result, because every piece of
 the chunked walk has a closed form:
 
-* a cached causal convolution is a convolution padded with two zero frames in front;
+* a cached causal convolution is a convolution padded with two zero frames in front; for a single frame, the
+  last time slice of its kernel is all that is left of it;
 * `downsample3d` keeps the first frame and strides over windows that share a frame: cat(x[:1], time_conv(x));
 * `upsample3d` keeps the first frame and doubles the rest, and its convolution sees zeros, never the first
   frame (the chunked code marks the first chunk "Rep" and starts the cache after it):
@@ -18,7 +19,6 @@ Shapes: B clips, C channels, T frames (4k+1), H x W pixels; t, h, w the same in 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,78 +38,40 @@ from torch import Tensor
 
 from igrpo_sdk.errors import InputError
 
-# One 3x3x3 causal convolution: two frames in front, one pixel around.
-_CAUSAL_PAD = (1, 1, 1, 1, 2, 0)
+
+_LARGEST_ACTIVATION = 256 * 2**20  # bytes
 
 
-def norm_silu_pad(x: Tensor, gamma: Tensor, bias: Tensor | None = None) -> Tensor:
-    """silu(RMS-norm over channels of x + bias), zero-padded for a causal 3x3x3 convolution.
-
-    x [B, C, T, H, W], gamma [C, 1, 1, 1], bias [C] (that of the convolution before, so that one kernel does
-    both); returns [B, C, T + 2, H + 2, W + 2] in the dtype of x. Half precision is normalised in float32, as
-    diffusers does.
-    """
-    y = x if bias is None else x + bias.to(x.dtype).view(-1, 1, 1, 1)
-    y = y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
-    y = F.normalize(y, dim=1) * (x.shape[1] ** 0.5 * gamma)
-    return F.pad(F.silu(y).to(x.dtype), _CAUSAL_PAD)
+def fits_whole(vae: AutoencoderKLWan, frames: int, height: int, width: int) -> bool:
+    """True when the widest activation of a whole clip stays under 256 MiB; longer or larger ones go in chunks."""
+    config = vae.config
+    channels = max(config.base_dim, config.decoder_base_dim or 0)
+    positions = frames * height * width // (config.patch_size or 1) ** 2
+    return bool(channels * positions * vae.dtype.itemsize <= _LARGEST_ACTIVATION)
 
 
-def add_bias(x: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
-    """x + bias + residual for x, residual [B, C, T, H, W] and bias [C], in the dtype of x."""
-    return x + bias.to(x.dtype).view(-1, 1, 1, 1) + residual.to(x.dtype)
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The two element-wise pieces of a residual block; training swaps in compiled ones."""
-
-    norm_silu_pad: Callable[..., Tensor] = norm_silu_pad
-    add_bias: Callable[..., Tensor] = add_bias
-
-
-EAGER = Kernels()
-
-
-def compiled_kernels() -> Kernels:
-    """The same two pieces through torch.compile: between convolutions a clip is read and written once.
-
-    One compilation serves all sizes of one channel count, because inputs are brought to one memory layout
-    first. Single frames would need compilations of their own and are few: they run eagerly.
-    """
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    fast_norm = torch.compile(norm_silu_pad, dynamic=True)
-    fast_add = torch.compile(add_bias, dynamic=True)
-
-    def norm(x: Tensor, gamma: Tensor, bias: Tensor | None = None) -> Tensor:
-        return norm_silu_pad(x, gamma, bias) if x.shape[2] == 1 else fast_norm(_channels_last(x), gamma, bias)
-
-    def add(x: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
-        if x.shape[2] == 1:
-            return add_bias(x, bias, residual)
-        return fast_add(_channels_last(x), bias, _channels_last(residual))
-
-    return Kernels(norm, add)
-
-
-def encode_sequence(vae: AutoencoderKLWan, video: Tensor, kernels: Kernels = EAGER) -> Tensor:
+def encode_sequence(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     """Moments of the posterior of `video` [B, 3, T, H, W] in [-1, 1]: [B, 2z, t, h, w], means first.
 
-    Equals `vae.encode(video).latent_dist.parameters`. Raises InputError unless T = 4k+1.
+    Equals `vae.encode(video).latent_dist.parameters`. Raises InputError unless T is the VAE's temporal scale times
+    k, plus 1.
     """
-    if video.ndim != 5 or video.shape[2] % 4 != 1:
-        raise InputError(f"video must be [B, 3, 4k+1, H, W], got {tuple(video.shape)}: cut it to 4k+1 frames")
+    step = 2 ** sum(vae.temperal_downsample)
+    if video.ndim != 5 or (video.shape[2] - 1) % step:
+        raise InputError(
+            f"video must be [B, 3, {step}k+1, H, W], got {tuple(video.shape)}: cut it to {step}k+1 frames"
+        )
     x = patchify(video, vae.config.patch_size) if vae.config.patch_size else video
     encoder = vae.encoder
-    x = encoder.conv_in(x)
+    x = _causal(encoder.conv_in, x)
     for layer in encoder.down_blocks:
-        x = _down(layer, x, kernels)
-    x = _mid(encoder.mid_block, x, kernels)
-    moments: Tensor = vae.quant_conv(_head(encoder.norm_out, encoder.conv_out, x, kernels))
+        x = _down(layer, x)
+    x = _mid(encoder.mid_block, x)
+    moments: Tensor = vae.quant_conv(_head(encoder.norm_out, encoder.conv_out, x))
     return moments
 
 
-def decode_sequence(vae: AutoencoderKLWan, z: Tensor, kernels: Kernels = EAGER) -> Tensor:
+def decode_sequence(vae: AutoencoderKLWan, z: Tensor) -> Tensor:
     """Video of latents `z` [B, z, t, h, w] (not normalised): [B, 3, 4(t-1)+1, H, W], around [-1, 1].
 
     Equals `vae.decode(z).sample` before that clamps to [-1, 1]; a clamp would stop gradients of bright
@@ -118,10 +80,10 @@ def decode_sequence(vae: AutoencoderKLWan, z: Tensor, kernels: Kernels = EAGER) 
     if z.ndim != 5:
         raise InputError(f"z must be [B, z, t, h, w], got {tuple(z.shape)}")
     decoder = vae.decoder
-    x = _mid(decoder.mid_block, decoder.conv_in(vae.post_quant_conv(z)), kernels)
+    x = _mid(decoder.mid_block, _causal(decoder.conv_in, vae.post_quant_conv(z)))
     for block in decoder.up_blocks:
-        x = _up(block, x, kernels)
-    x = _head(decoder.norm_out, decoder.conv_out, x, kernels)
+        x = _up(block, x)
+    x = _head(decoder.norm_out, decoder.conv_out, x)
     return unpatchify(x, vae.config.patch_size) if vae.config.patch_size else x
 
 
@@ -129,30 +91,39 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _residual_block(block: WanResidualBlock, x: Tensor, kernels: Kernels) -> Tensor:
-    if isinstance(block.conv_shortcut, WanCausalConv3d):
-        skip = F.conv3d(x, block.conv_shortcut.weight, block.conv_shortcut.bias)
-    else:
-        skip = x
-    y = F.conv3d(kernels.norm_silu_pad(x, block.norm1.gamma), block.conv1.weight)
-    y = F.conv3d(kernels.norm_silu_pad(y, block.norm2.gamma, block.conv1.bias), block.conv2.weight)
-    return kernels.add_bias(y, block.conv2.bias, skip)
+def _norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
+    """silu of the RMS norm over channels; half precision is normalised in float32, as diffusers does."""
+    y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return F.silu(F.normalize(y, dim=1) * (x.shape[1] ** 0.5 * gamma)).to(x.dtype)
 
 
-def _head(norm: WanRMS_norm, conv: WanCausalConv3d, x: Tensor, kernels: Kernels) -> Tensor:
-    return F.conv3d(kernels.norm_silu_pad(x, norm.gamma), conv.weight, conv.bias)
+def _causal(conv: WanCausalConv3d, x: Tensor) -> Tensor:
+    """A 3x3x3 convolution that sees this frame and the two before it."""
+    if x.shape[2] == 1:
+        return F.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, padding=1)[:, :, None]
+    return F.conv3d(F.pad(x, (0, 0, 0, 0, 2, 0)), conv.weight, conv.bias, padding=(0, 1, 1))
 
 
-def _mid(block: WanMidBlock, x: Tensor, kernels: Kernels) -> Tensor:
-    x = _residual_block(block.resnets[0], x, kernels)
+def _residual_block(block: WanResidualBlock, x: Tensor) -> Tensor:
+    y = _causal(block.conv1, _norm_silu(x, block.norm1.gamma))
+    y = _causal(block.conv2, _norm_silu(y, block.norm2.gamma))
+    return y + block.conv_shortcut(x)
+
+
+def _head(norm: WanRMS_norm, conv: WanCausalConv3d, x: Tensor) -> Tensor:
+    return _causal(conv, _norm_silu(x, norm.gamma))
+
+
+def _mid(block: WanMidBlock, x: Tensor) -> Tensor:
+    x = _residual_block(block.resnets[0], x)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
-        x = _residual_block(resnet, attention(x), kernels)
+        x = _residual_block(resnet, attention(x))
     return x
 
 
-def _down(layer: Any, x: Tensor, kernels: Kernels) -> Tensor:
+def _down(layer: Any, x: Tensor) -> Tensor:
     if isinstance(layer, WanResidualBlock):
-        return _residual_block(layer, x, kernels)
+        return _residual_block(layer, x)
     if isinstance(layer, WanAttentionBlock):
         attended: Tensor = layer(x)
         return attended
@@ -160,15 +131,15 @@ def _down(layer: Any, x: Tensor, kernels: Kernels) -> Tensor:
         return _downsample(layer, x)
     y = x  # WanResidualDownBlock of Wan 2.2; its average pads in front once, as the first chunk does
     for resnet in layer.resnets:
-        y = _residual_block(resnet, y, kernels)
+        y = _residual_block(resnet, y)
     y = y if layer.downsampler is None else _downsample(layer.downsampler, y)
     return torch.add(y, layer.avg_shortcut(x))
 
 
-def _up(block: Any, x: Tensor, kernels: Kernels) -> Tensor:
+def _up(block: Any, x: Tensor) -> Tensor:
     y = x
     for resnet in block.resnets:
-        y = _residual_block(resnet, y, kernels)
+        y = _residual_block(resnet, y)
     if hasattr(block, "upsamplers"):
         return y if block.upsamplers is None else _upsample(block.upsamplers[0], y)
     y = y if block.upsampler is None else _upsample(block.upsampler, y)

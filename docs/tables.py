@@ -1,0 +1,189 @@
+"""Writes the tables of the documentation from `docs/results/*.json`: `make docs`, or python docs/tables.py.
+
+A table stands between two marks of README.md, of a file in docs/ or of a model card:
+
+    <!-- table: NAME -->
+    anything here is replaced
+    <!-- end -->
+
+Its numbers are those of docs/results/NAME.json; which of them, and the bar that each must reach, is said here
+in `TABLES`. Whether a bar is met is computed. Standard library only, so that it runs anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_MEASURED = "Not measured yet.\n"
+KEYS = ("command", "hardware", "versions", "date", "commit", "metrics", "notes")
+"""What every results file has."""
+
+_TABLE = re.compile(r"<!-- table: (?P<name>\S+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
+_MARK = re.compile(r"^<!-- (table: .*|end) -->$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number: the metric's name, what it is in words, and the bounds it must keep (None: no bar)."""
+
+    metric: str
+    words: str
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    digits: int = 2
+
+    def show(self, value: float) -> str:
+        """The number with its unit."""
+        return f"{value:.{self.digits}f}{self.unit}"
+
+    @property
+    def bar(self) -> str:
+        """The bar in words."""
+        if self.low is not None and self.high is not None:
+            return f"{self.show(self.low)} to {self.show(self.high)}"
+        if self.low is not None:
+            return f"at least {self.show(self.low)}"
+        return "" if self.high is None else f"at most {self.show(self.high)}"
+
+    def verdict(self, value: float | None) -> str:
+        """Whether the bar is met; nothing if there is none. What could not be measured has missed it."""
+        if self.low is None and self.high is None:
+            return ""
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return "met" if value is not None and low <= value <= high else "**missed**"
+
+
+# The bars are those of the issues; "about 0.5" is read as 0.45 to 0.55.
+TABLES: dict[str, tuple[Row, ...]] = {
+    "tiny_vace": (
+        Row("vae_psnr_db", "VAE: PSNR on videos of held-out people", 28, unit=" dB", digits=1),
+        Row("render_coverage", "rendered videos: people the judge finds", 0.95),
+        Row("render_auc", "rendered videos: own-versus-other AUC", 0.95),
+        Row("vae_auc", "the same after a VAE round trip: AUC", 0.92),
+        Row("generated_coverage", "generated videos: people the judge finds", 0.85),
+        Row("generated_auc", "generated videos: own-versus-other AUC", 0.85),
+        Row("generated_auc_blank_refs", "the same with blank references: AUC", 0.45, 0.55),
+        Row("prompt_following", "prompt following: background and who does what", 0.85),
+        Row("prompt_following_on_renders", "the same measured on rendered videos, the most it can give"),
+    ),
+    "generate": (
+        Row("seconds", "making the video", high=20, unit=" s", digits=1),
+        Row("load_seconds", "loading the model before it", unit=" s", digits=1),
+        Row("peak_memory_gib", "peak memory of the process", high=3, unit=" GiB"),
+    ),
+    "recorded_steps": (
+        Row("eager_steps_per_second", "eager: steps a second", digits=1),
+        Row("eager_megapixels_per_step", "eager: megapixels a step"),
+        Row("recorded_steps_per_second", "recorded: steps a second", digits=1),
+        Row("recorded_megapixels_per_step", "recorded: megapixels a step"),
+    ),
+}
+
+
+def documents(root: Path) -> list[Path]:
+    """The files that may hold tables."""
+    cards = root.glob("igrpo_sdk/assets/*/README.md")
+    return [root / "README.md", *sorted(root.glob("docs/*.md")), *sorted(cards)]
+
+
+def names(text: str) -> list[str]:
+    """Names of the tables of a document. Raises ValueError when marks do not pair up."""
+    found = [match["name"] for match in _TABLE.finditer(text)]
+    if len(_MARK.findall(text)) != 2 * len(found):
+        raise ValueError("every `<!-- table: NAME -->` needs its own `<!-- end -->`, each on its own line")
+    return found
+
+
+def fill(text: str, results: Path) -> str:
+    """The document with its tables written anew from the files in `results`.
+
+    Raises ValueError for marks that do not pair up and for a table that `TABLES` does not know.
+    """
+    names(text)
+    return _TABLE.sub(lambda match: _marked(match["name"], results), text)
+
+
+def _marked(name: str, results: Path) -> str:
+    if name not in TABLES:
+        raise ValueError(f"no table {name!r}: there are {', '.join(TABLES)}")
+    file = results / f"{name}.json"
+    body = table(name, json.loads(file.read_text("utf-8"))) if file.is_file() else NOT_MEASURED
+    return f"<!-- table: {name} -->\n{body}<!-- end -->"
+
+
+def table(name: str, content: Mapping[str, Any]) -> str:
+    """The Markdown table `name` of the content of a results file, and below it how it was measured."""
+    rows, metrics = TABLES[name], content["metrics"]
+    details = metrics.get("details", {})
+    with_bar = any(row.bar for row in rows)
+    with_interval = any(details.get(row.metric, {}).get("low") is not None for row in rows)
+    head = ["", "measured", *["95 % interval"] * with_interval, *["bar", ""] * with_bar]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in rows:
+        value, detail = metrics[row.metric], details.get(row.metric, {})
+        cells = [row.words, f"none: {detail['reason']}" if value is None else row.show(value)]
+        if with_interval:
+            low, high = detail.get("low"), detail.get("high")
+            cells.append("" if low is None else f"{row.show(low)} to {row.show(high)}")
+        lines.append(_line([*cells, *[row.bar, row.verdict(value)] * with_bar]))
+    where = f"Measured on {content['date']}: {content['hardware']}. Made by `{content['command']}`;"
+    return "\n".join([*lines, "", where, f"versions and notes are in `docs/results/{name}.json`.", ""])
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def problems(content: Any) -> Iterator[str]:
+    """What is wrong with the content of a results file: missing keys, numbers that are none, no reason."""
+    if not isinstance(content, dict) or tuple(content) != KEYS:
+        yield f"the keys must be {', '.join(KEYS)}"
+        return
+    for key in ("command", "hardware", "date"):
+        if not isinstance(content[key], str) or not content[key]:
+            yield f"{key} must say something"
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", str(content["date"])):
+        yield "date must be YYYY-MM-DD"
+    if not isinstance(content["metrics"], dict) or not content["metrics"]:
+        yield "metrics must hold numbers"
+        return
+    yield from _bad_numbers(content["metrics"], content["metrics"].get("details", {}), "metrics")
+
+
+def _bad_numbers(group: Mapping[str, Any], details: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Every number must be finite; a null needs a reason beside it, or in the details of that name."""
+    for name, value in group.items():
+        if isinstance(value, dict):
+            yield from _bad_numbers(value, {}, f"{where}.{name}")
+        elif value is None and name in ("low", "high"):
+            continue  # an estimate without an interval
+        elif value is None:
+            if not (details.get(name) or group if name == "value" else details.get(name, {})).get("reason"):
+                yield f"{where}.{name} is null without a reason"
+        elif name != "reason" and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+        ):
+            yield f"{where}.{name} is {value!r}, no finite number"
+
+
+def main() -> None:
+    """Write the tables of all documents."""
+    for path in documents(ROOT):
+        old = path.read_text("utf-8")
+        new = fill(old, ROOT / "docs" / "results")
+        if new != old:
+            path.write_text(new, "utf-8")
+            print(f"written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
