@@ -1,6 +1,7 @@
 # make generate   set everything up and write out.mp4 from two example faces
 # make test       set everything up and run the tests
 # make lint       ruff and mypy
+# make docs       write the tables of the documentation from docs/results
 # make clean      remove what the others made
 #
 # PYTHON=python3.12 make ...   another interpreter; 3.11 is the oldest that works.
@@ -12,7 +13,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 PROMPT := Two people talk and laugh in front of a blue wall; the left one nods.
 
 .DELETE_ON_ERROR:
-.PHONY: generate test lint clean
+.PHONY: generate test lint docs clean
 
 generate: $(VENV)/.installed
 	$(BIN)/igrpo generate examples/faces/ann.png examples/faces/bob.png \
@@ -26,6 +27,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict igrpo_sdk
+
+# Needs nothing but Python.
+docs:
+	$(PYTHON) docs/tables.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis out.mp4

@@ -80,12 +80,6 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("load_seconds", "loading the model before it", unit=" s", digits=1),
         Row("peak_memory_gib", "peak memory of the process", high=3, unit=" GiB"),
     ),
-    "recorded_steps": (
-        Row("eager_steps_per_second", "eager: steps a second", digits=1),
-        Row("eager_megapixels_per_step", "eager: megapixels a step"),
-        Row("recorded_steps_per_second", "recorded: steps a second", digits=1),
-        Row("recorded_megapixels_per_step", "recorded: megapixels a step"),
-    ),
 }
 
 
@@ -135,7 +129,7 @@ def table(name: str, content: Mapping[str, Any]) -> str:
             low, high = detail.get("low"), detail.get("high")
             cells.append("" if low is None else f"{row.show(low)} to {row.show(high)}")
         lines.append(_line([*cells, *[row.bar, row.verdict(value)] * with_bar]))
-    where = f"Measured on {content['date']}: {content['hardware']}. Made by `{content['command']}`;"
+    where = f"Measured on {content['date']}: {content['hardware']}. To repeat it: `{content['command']}`;"
     return "\n".join([*lines, "", where, f"versions and notes are in `docs/results/{name}.json`.", ""])
 
 
@@ -145,7 +139,7 @@ def _line(cells: list[str]) -> str:
 
 def problems(content: Any) -> Iterator[str]:
     """What is wrong with the content of a results file: missing keys, numbers that are none, no reason."""
-    if not isinstance(content, dict) or tuple(content) != KEYS:
+    if not isinstance(content, dict) or set(content) != set(KEYS):
         yield f"the keys must be {', '.join(KEYS)}"
         return
     for key in ("command", "hardware", "date"):
@@ -160,18 +154,16 @@ def problems(content: Any) -> Iterator[str]:
 
 
 def _bad_numbers(group: Mapping[str, Any], details: Mapping[str, Any], where: str) -> Iterator[str]:
-    """Every number must be finite; a null needs a reason beside it, or in the details of that name."""
+    """Every number must be finite; a null needs a reason: an estimate its own, a metric its details'."""
     for name, value in group.items():
+        if name == "reason" or (value is None and name in ("low", "high")):  # an estimate without an interval
+            continue
         if isinstance(value, dict):
             yield from _bad_numbers(value, {}, f"{where}.{name}")
-        elif value is None and name in ("low", "high"):
-            continue  # an estimate without an interval
         elif value is None:
-            if not (details.get(name) or group if name == "value" else details.get(name, {})).get("reason"):
+            if not (group if name == "value" else details.get(name, {})).get("reason"):
                 yield f"{where}.{name} is null without a reason"
-        elif name != "reason" and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-        ):
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             yield f"{where}.{name} is {value!r}, no finite number"
 
 

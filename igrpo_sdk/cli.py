@@ -78,7 +78,7 @@ def run(load: Callable[[], Callable[..., Any]], name: str, words: Sequence[str],
     except SystemExit as stop:  # argparse: 0 after --help, 2 after bad usage
         return stop.code if isinstance(stop.code, int) else 2
     except (KeyboardInterrupt, Cancelled):
-        print("igrpo: interrupted; nothing was written", file=sys.stderr)
+        print("igrpo: interrupted; no unfinished file was left", file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise

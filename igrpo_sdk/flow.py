@@ -50,7 +50,7 @@ def guide(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float) -> Tensor:
 
 
 def shift_sigmas(sigma: Tensor, shift: float) -> Tensor:
-    """Noise levels moved towards noise, s u / (1 + (s - 1) u) (Esser et al. 2024, arXiv 2403.03206, 5.3.2)."""
+    """Noise levels u moved to s u / (1 + (s - 1) u) (Esser et al. 2024, arXiv 2403.03206, section 5.3.2)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,23 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.sampling import video_seed
 
-__all__ = ["Request", "make_request"]
+__all__ = ["Request", "check_named_people", "make_request"]
+
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_VALUE = {word: k for words in (_NUMBERS, _ORDINALS) for k, word in enumerate(words, 1)}
+_COUNTED = rf"(\d+|{'|'.join(_NUMBERS)})(?!\w|[.,:]\d|%)"
+_RANKED = rf"(?:(\d+)(?:st|nd|rd|th)|({'|'.join(_ORDINALS)}))"
+_PICTURE = "(?:picture|photo|image)"
+_PERSON_BY_NUMBER = re.compile(
+    # "person 3", but not "a person 3 metres away" or "per person 3"
+    rf"(?<!\ba )(?<!\bthe )(?<!\bone )(?<!\bper )(?<!\beach )(?<!\bother )\b(?:person|reference) {_COUNTED}"
+    # "the third person", but neither "in the third person" nor "the third person view"
+    rf"|(?<!\bin )\bthe {_RANKED} person\b(?! (?:view|perspective|point|camera|shot|shooter|narrat|style))"
+    rf"|\bthe {_RANKED} reference\b"
+    rf"|\bperson (?:from|in|of|on) (?:{_PICTURE} {_COUNTED}|the {_RANKED} {_PICTURE}\b)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,8 @@ def make_request(
     if config.negative_prompt.strip():
         _check_text("negative_prompt", config.negative_prompt, backbone, preset)
     people = tuple(_load_people(group, preset) for group in groups)
+    for index, (text, group) in enumerate(zip(prompts, people, strict=True)):
+        check_named_people(f"prompt[{index}]" if many else "prompt", text, len(group))
     largest = backbone.largest(max(len(group) for group in people))
     config.geometry.check(backbone.size_multiple, backbone.temporal_scale, largest)
     return Request(people, prompts, _seeds(seed, len(prompts)), config)
@@ -86,6 +105,23 @@ def _check_text(name: str, text: str, backbone: Backbone, preset: Preset) -> Non
         raise InputError(f"{name}: empty once cleaned; say who does what, and where")
     if count > limit:
         raise InputError(f"{name}: {count} tokens; {preset.name} takes {limit}. Shorten it")
+
+
+def check_named_people(name: str, text: str, count: int) -> None:
+    """Raise `InputError` if a prompt for `count` references names a person by a higher number.
+
+    Numbers are read from one to ten, in "person 3", "reference 3", "the third person" and their like; "a
+    third of the room" and "third-person view" name nobody.
+    """
+    for match in _PERSON_BY_NUMBER.finditer(" ".join(text.split())):
+        word = next(group for group in match.groups() if group).lower()
+        number = _VALUE[word] if word in _VALUE else int(word)
+        if count < number <= len(_NUMBERS):
+            given = "1 reference is" if count == 1 else f"{count} references are"
+            raise InputError(
+                f"{name}: {match[0]!r}, but {given} given; give one more picture for each person, or name the"
+                " people that there are"
+            )
 
 
 def _load_people(group: Sequence[Any], preset: Preset) -> tuple[Reference, ...]:

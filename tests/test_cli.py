@@ -220,12 +220,13 @@ def test_s17_an_interrupt_is_130() -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors == "igrpo: interrupted; nothing was written\n"
+    assert errors == "igrpo: interrupted; no unfinished file was left\n"
 
 
 # ---- S13
 
 
+@pytest.mark.usefixtures("shipped_weights")
 def test_s13_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     code = doctor()
     text = capsys.readouterr().out

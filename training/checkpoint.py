@@ -92,10 +92,15 @@ def load(path: Path) -> Checkpoint:
 def find(root: Path, resume: str | None) -> Checkpoint | None:
     """The checkpoint to go on from.
 
-    resume=None starts anew. "auto" takes the newest sound checkpoint under `root`, if any, and warns loudly
+    resume=None starts anew, in a folder without checkpoints: InputError otherwise, because the checkpoints of two
+    runs in one folder would be taken for one another. "auto" takes the newest sound checkpoint under `root`, if any, and warns loudly
     for each damaged one it passes over. A path must be a sound checkpoint: WeightsError otherwise.
     """
     if resume is None:
+        if list_checkpoints(root):
+            raise InputError(
+                f"{root} holds an earlier run: go on with it (--resume auto) or give another output folder"
+            )
         return None
     if resume != "auto":
         return load(Path(resume))

@@ -239,7 +239,7 @@ class VaceBackbone:
         return normalised
 
     def _decode_one(self, z: Tensor) -> Tensor:
-        """Video [1, 3, F, H, W] of latents [1, z, T, h, w], as the VAE gives it (not clamped when decoded whole)."""
+        """Video [1, 3, F, H, W] of latents [1, z, T, h, w]; its values may leave [-1, 1]."""
         frames, scale = (z.shape[2] - 1) * self.temporal_scale + 1, self.spatial_scale
         if fits_whole(self.vae, frames, z.shape[3] * scale, z.shape[4] * scale):
             return decode_sequence(self.vae, z)

@@ -38,12 +38,11 @@ from torch import Tensor
 
 from igrpo_sdk.errors import InputError
 
-
 _LARGEST_ACTIVATION = 256 * 2**20  # bytes
 
 
 def fits_whole(vae: AutoencoderKLWan, frames: int, height: int, width: int) -> bool:
-    """True when the widest activation of a whole clip stays under 256 MiB; longer or larger ones go in chunks."""
+    """True when the widest activation of a whole clip stays under 256 MiB; other clips go in chunks."""
     config = vae.config
     channels = max(config.base_dim, config.decoder_base_dim or 0)
     positions = frames * height * width // (config.patch_size or 1) ** 2
@@ -53,8 +52,8 @@ def fits_whole(vae: AutoencoderKLWan, frames: int, height: int, width: int) -> b
 def encode_sequence(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     """Moments of the posterior of `video` [B, 3, T, H, W] in [-1, 1]: [B, 2z, t, h, w], means first.
 
-    Equals `vae.encode(video).latent_dist.parameters`. Raises InputError unless T is the VAE's temporal scale times
-    k, plus 1.
+    Equals `vae.encode(video).latent_dist.parameters`. Raises InputError unless T - 1 divides by the VAE's
+    temporal scale.
     """
     step = 2 ** sum(vae.temperal_downsample)
     if video.ndim != 5 or (video.shape[2] - 1) % step:
@@ -107,7 +106,8 @@ def _causal(conv: WanCausalConv3d, x: Tensor) -> Tensor:
 def _residual_block(block: WanResidualBlock, x: Tensor) -> Tensor:
     y = _causal(block.conv1, _norm_silu(x, block.norm1.gamma))
     y = _causal(block.conv2, _norm_silu(y, block.norm2.gamma))
-    return y + block.conv_shortcut(x)
+    skip: Tensor = block.conv_shortcut(x)
+    return y + skip
 
 
 def _head(norm: WanRMS_norm, conv: WanCausalConv3d, x: Tensor) -> Tensor:

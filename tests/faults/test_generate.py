@@ -181,5 +181,5 @@ def test_s17_an_interrupt_while_sampling(folder: Path, tiny_directory: Path) -> 
     command += ["--model", str(tiny_directory), "--steps", "1000", "-o", str(folder / "out.mp4")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 130, result
-    assert result.stderr == "igrpo: interrupted; nothing was written\n"
+    assert result.stderr == "igrpo: interrupted; no unfinished file was left\n"
     assert sorted(os.listdir(folder)) == before

@@ -14,8 +14,10 @@ from PIL import Image
 
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError, NumericsError, ResourceError, WeightsError
+from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training import checkpoint
 from igrpo_sdk.training.commands import train_world
+from igrpo_sdk.training.pretrain.clips import CLIP
 from igrpo_sdk.training.pretrain.flow import model_input
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder
 
@@ -148,7 +150,7 @@ def test_unknown_recipe_is_refused(tmp_path: Path) -> None:
 
 def test_assembled_parts_are_a_stock_pipeline(runs: Path, tmp_path: Path) -> None:
     output = tmp_path / "pipeline"
-    parts = [f"vae={runs / 'vae' / 'vae'}", f"flow={runs / 'flow'}"]
+    parts = [f"vae={runs / 'vae' / 'vae'}", f"flow={runs / 'flow'}", f"runs={runs}"]
     train_world("tiny_assemble", set=parts, output=str(output))
     pipe = WanVACEPipeline.from_pretrained(output, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
@@ -164,6 +166,8 @@ def test_assembled_parts_are_a_stock_pipeline(runs: Path, tmp_path: Path) -> Non
     ).frames
     assert frames.shape == (1, 5, 48, 48, 3)
     assert max(file.stat().st_size for file in output.rglob("*") if file.is_file()) < 14e6
+    assert IdentityPipeline.from_pretrained(output, device="cpu").preset.geometry == CLIP
+    assert "trained for 6 steps" in (output / "README.md").read_text("utf-8")
     with pytest.raises(ResourceError, match="max_mib"):
         train_world("tiny_assemble", set=[*parts, "max_mib=0.01"], output=str(output))
     with pytest.raises(WeightsError, match="missing"):

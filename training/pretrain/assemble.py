@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from igrpo_sdk.backbones.loading import PRESET_FILE
+from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
+
+from .card import write_card
+
+RUNS = {"tiny_vae": "vae-crops", "tiny_vae_motion": "vae", "tiny_text": "text", "tiny_flow": "flow"}
+"""Recipes that make a pipeline, in order, and the folder that `recipes/tiny_vace.sh` gives to each."""
 
 _MIB = 2**20
 
@@ -23,9 +31,15 @@ class AssembleRecipe:
     """Directory of a trained VAE (`.../vae`)."""
     flow: str
     """Directory with a trained `transformer`, `text_encoder` and `tokenizer`."""
+    runs: str = "runs"
+    """Folder of the runs that made the parts, named as `RUNS` says; the model card quotes their logs."""
     hardware: str = ""
+    preset: str = "tiny-vace"
+    """Preset whose geometry, steps and guidance go into the directory, as its own settings."""
     flow_shift: float = 3.0
     """Shift of the sampler's noise levels; the one the transformer was trained with."""
+    note: str = ""
+    """Sentences for the model card on what the logs of the runs do not tell."""
     max_mib: float = 26.0
     """Size the whole directory may have."""
     shard: str = "14MB"
@@ -34,6 +48,9 @@ class AssembleRecipe:
 
 def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
     """Write `output` as a WanVACEPipeline directory with float16 weights, replacing what is there.
+
+    Its own settings (`igrpo_preset.json`) and its model card (`README.md`) are in it too; `make docs` then
+    writes the card's table.
 
     Raises WeightsError if a part is missing, ResourceError if the result is larger than `max_mib`; `output`
     is then untouched. There is nothing to resume (InputError), and it runs on the CPU whatever `device` is.
@@ -44,6 +61,7 @@ def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, de
     aside = output.with_name(output.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     pipeline.save_pretrained(aside, max_shard_size=recipe.shard)
+    _describe(recipe, aside, output.name)
     size = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file()) / _MIB
     if size > recipe.max_mib:
         shutil.rmtree(aside)
@@ -54,6 +72,15 @@ def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, de
     aside.rename(output)
     print(f"[assembled] {output} {size:.2f} MiB", flush=True)
     return output
+
+
+def _describe(recipe: AssembleRecipe, directory: Path, name: str) -> None:
+    """Write the settings and the model card."""
+    preset = replace(Preset.load(recipe.preset), name=name, flow_shift=recipe.flow_shift, path=None)
+    data = {key: value for key, value in asdict(preset).items() if value is not None}
+    (directory / PRESET_FILE).write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+    logs = {run: Path(recipe.runs) / folder for run, folder in RUNS.items()}
+    write_card(directory, name, preset, logs, recipe.note)
 
 
 def _load_parts(recipe: AssembleRecipe) -> dict[str, object]:

@@ -100,6 +100,9 @@ class FlowRecipe:
     model: FlowModel = field(default_factory=FlowModel)
     loss: FlowLoss = field(default_factory=FlowLoss)
     batch: int = 128
+    stills_until: float = 0.0
+    """Share of the run that sees only the first latent frame of each clip, a single picture: who stands where
+    and looks how is learned there, at half the cost; motion afterwards."""
     optimisation: Optimisation = field(default_factory=Optimisation)
     every: Every = field(default_factory=Every)
     half: bool = True
@@ -202,13 +205,16 @@ class FlowTask:
         random = generator(torch.device("cpu"), *seed, "people")
         people = int(torch.multinomial(self._odds, 1, generator=random)) + 1
         batch = self.pools[people].sample(recipe.batch, *seed)
+        if progress < recipe.stills_until:
+            batch = replace(batch, video=batch.video[:, :, :1], heads=batch.heads[:, :1])
         dropped = torch.rand(recipe.batch, generator=random).to(self.device) < recipe.loss.drop_text
         tokens = torch.where(dropped[:, None], self.empty, batch.tokens)
         sigma = draw_sigmas(recipe.batch, recipe.loss, random).to(self.device)
         return self._noised(replace(batch, tokens=tokens), sigma, generator(self.device, *seed, "noise"))
 
     def _noised(self, batch: Batch, sigma: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        x0, control = model_input(batch, self.grey, self.transformer.config.vace_in_channels)
+        grey = self.grey[:, :, : batch.video.shape[2]]  # causal: the first latents of a longer grey video
+        x0, control = model_input(batch, grey, self.transformer.config.vace_in_channels)
         eps = torch.randn(x0.shape, generator=random, device=self.device)
         return {
             "x": interpolate(x0, eps, sigma.view(-1, 1, 1, 1, 1)), "target": velocity_target(x0, eps),

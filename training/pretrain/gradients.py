@@ -1,7 +1,7 @@
 """The forward and backward pass of a step, run eagerly or recorded once as a CUDA graph and replayed.
 
-A small model is bound by launching kernels, not by running them: thousands of launches a step cost several times what
-the device needs. A CUDA graph launches them all at once.
+A small model is bound by launching kernels, not by running them: thousands of launches a step cost several
+times what the device needs. A CUDA graph launches them all at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Gradients:
         """One forward and backward pass from cleared gradients."""
         self._clear()
         loss, terms = self.loss(batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss, terms
 
     def _clear(self) -> None:
@@ -48,7 +48,7 @@ class _Recording:
 
 
 class RecordedGradients(Gradients):
-    """The same through CUDA graphs, one for each combination of input shapes; batches are mappings of tensors.
+    """The same through CUDA graphs, one for each set of input shapes; batches are mappings of tensors.
 
     What it returns is overwritten by the next call with the same shapes.
     """

@@ -63,9 +63,12 @@ class BatchedMuon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """About U V^T of each matrix U S V^T [N, rows, columns], in bfloat16: singular values near 1."""
+    """About U V^T of each matrix U S V^T [N, rows, columns]: singular values near 1.
+
+    In bfloat16 as its authors do, but on a CPU, where that is emulated, in float32.
+    """
     a, b, c = _COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

@@ -78,13 +78,13 @@ def train(
 ) -> None:
     """Take steps until the budget is spent; the peak learning rate of a group is its `initial_lr`.
 
-    With `record` the forward and backward passes run as CUDA graphs, one for each shape of a batch, which must
-    then be a mapping of tensors. Numbers go to `output/metrics.jsonl`, checkpoints to `output/checkpoints`.
-    Raises NumericsError before an update by a loss that is not finite.
+    With `record` the forward and backward passes run as CUDA graphs, one for each shape of a batch, which
+    must then be a mapping of tensors. Numbers go to `output/metrics.jsonl`, checkpoints to
+    `output/checkpoints`. Raises NumericsError before an update by a loss that is not finite.
     """
     parameters = [p for module in task.modules.values() for p in module.parameters()]
     log, guard = Log(output, clock), FiniteGuard(parameters[0].device)
-    log.event("start", device=str(parameters[0].device), parameters=sum(p.numel() for p in parameters))
+    log.event("start", **_where(parameters[0].device), parameters=sum(p.numel() for p in parameters))
     gradients = RecordedGradients(task.loss, parameters) if record else Gradients(task.loss, parameters)
     batch = None if clock.finished else task.draw(clock.step, clock.progress)
     while not clock.finished and not clock.interrupted:
@@ -108,6 +108,14 @@ def train(
             save(task, optimizers, clock, output)
     save(task, optimizers, clock, output)
     log.event("validation", **task.evaluate(), finished=clock.finished)
+
+
+def _where(device: torch.device) -> dict[str, str]:
+    """The device, and a GPU's name, for the log and the model card."""
+    named = (
+        {"hardware": torch.cuda.get_device_name(device)} if device.type == "cuda" else {"hardware": "a CPU"}
+    )
+    return {"device": str(device), **named}
 
 
 def save(task: Task, optimizers: Sequence[torch.optim.Optimizer], clock: Clock, output: Path) -> None:

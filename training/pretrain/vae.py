@@ -16,8 +16,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
-from igrpo_sdk.config import Geometry
 from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence
+from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
 from .clips import CLIP, ClipPool, PoolConfig

@@ -18,4 +18,4 @@ train tiny_text text
 train tiny_reader reader &
 train tiny_flow flow --set "vae=$RUNS/vae/vae" --set "text=$RUNS/text"
 wait $!
-run tiny_assemble tiny-vace --set "vae=$RUNS/vae/vae" --set "flow=$RUNS/flow"
+run tiny_assemble tiny-vace --set "vae=$RUNS/vae/vae" --set "flow=$RUNS/flow" --set "runs=$RUNS"

@@ -69,7 +69,7 @@ def reference_poses(seeds: Tensor) -> Pose:
 
 
 def _facts(scenes: Sequence[Scene], device: torch.device) -> dict[str, Tensor]:
-    """Per-actor facts, each (B, P, 1): start and end x, scale, front (1, or -1 behind), a 0/1 mask an action."""
+    """Per-actor facts, each (B, P, 1): start and end x, scale, front (1; -1 behind), a 0/1 mask an action."""
     count = len(scenes)
     start, end, scale, front = (torch.zeros(count, MAX_PEOPLE) for _ in range(4))
     action = torch.zeros(count, MAX_PEOPLE, dtype=torch.int64)

@@ -1,0 +1,183 @@
+"""The documentation and its numbers agree: every table is what `make docs` writes from docs/results."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tiny import TINY, tiny_stock
+
+from igrpo_sdk.backbones.loading import PRESET_FILE
+from igrpo_sdk.cli import build_parser
+from igrpo_sdk.training.commands import train_world
+from igrpo_sdk.training.recipe import read_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+WEIGHTS = ROOT / "igrpo_sdk" / "assets" / "tiny-vace" / "model_index.json"
+
+
+def load_tables() -> ModuleType:
+    """docs/tables.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+tables = load_tables()
+DOCUMENTS = tables.documents(ROOT)
+FILES = sorted(RESULTS.glob("*.json"))
+
+
+def results(**metrics: Any) -> dict[str, Any]:
+    """A results file as DESIGN's section 5 wants it."""
+    fixed = {"command": "python this.py", "hardware": "two cores", "versions": {}, "date": "2026-01-02"}
+    return {**fixed, "commit": None, "metrics": metrics, "notes": []}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_are_what_make_docs_writes(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert tables.fill(text, RESULTS) == text, "run: make docs"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_number_of_a_table_is_written_by_hand(path: Path) -> None:
+    """A table of words may be; one with a decimal, a percentage or a unit has been measured."""
+    outside = re.sub(r"<!-- table: .*?<!-- end -->", "", path.read_text("utf-8"), flags=re.DOTALL)
+    rows = [line for line in outside.splitlines() if line.lstrip().startswith("|")]
+    measured = re.compile(r"\d\.\d|\d ?%|\d ?(dB|s|ms|MiB|GiB)\b")
+    assert not [row for row in rows if measured.search(row)]
+
+
+def test_every_table_has_its_numbers() -> None:
+    """Except while the weights that they are about are still to be trained."""
+    wanted = {name for path in DOCUMENTS for name in tables.names(path.read_text("utf-8"))}
+    missing = wanted - {path.stem for path in FILES}
+    assert missing <= ({"tiny_vace", "generate"} if not WEIGHTS.exists() else set())
+    assert wanted == set(tables.TABLES), "a table that no document shows"
+
+
+def test_commands_in_the_text_can_be_given() -> None:
+    """Every `igrpo train world ...` parses, and its recipe is there."""
+    text = "\n".join(path.read_text("utf-8") for path in DOCUMENTS)
+    lines = re.findall(r"^igrpo train world (.+)$", text, re.MULTILINE)
+    parser = build_parser(train_world, "train world")
+    assert len(lines) > 5
+    for line in lines:
+        assert read_recipe(parser.parse_args(shlex.split(line)).recipe)["kind"]
+
+
+def test_links_and_files_in_the_text_are_there() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_benchmark_measures_what_the_table_shows() -> None:
+    source = (ROOT / "examples" / "benchmarks" / "tiny_quality.py").read_text("utf-8")
+    bars = re.search(r"^BARS = \((.*?)^\)", source, re.MULTILINE | re.DOTALL)
+    assert bars is not None
+    assert re.findall(r'"(\w+)"', bars[1]) == [row.metric for row in tables.TABLES["tiny_vace"]]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_results_are_complete_and_finite(path: Path) -> None:
+    content = json.loads(path.read_text("utf-8"))
+    assert list(tables.problems(content)) == []
+    assert path.stem in tables.TABLES, "numbers that no document shows"
+
+
+def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "generate.json"
+    numbers = {"seconds": 12.34, "load_seconds": 1.0, "peak_memory_gib": 3.5}
+    file.write_text(json.dumps(results(**numbers)))
+    blank = "text\n<!-- table: generate -->\n<!-- end -->\nmore"
+    filled = tables.fill(blank, tmp_path)
+    assert "| making the video | 12.3 s | at most 20.0 s | met |" in filled
+    assert "| 3.50 GiB | at most 3.00 GiB | **missed** |" in filled
+    assert filled.startswith("text\n") and filled.endswith("<!-- end -->\nmore")
+    assert tables.fill(filled, tmp_path) == filled
+    file.write_text(json.dumps(results(**{**numbers, "seconds": 21.0})))
+    assert tables.fill(filled, tmp_path) != filled
+
+
+def test_intervals_and_reasons_are_shown(tmp_path: Path) -> None:
+    numbers: dict[str, Any] = {row.metric: 0.9 for row in tables.TABLES["tiny_vace"]}
+    numbers |= {"vae_psnr_db": 30.04, "generated_auc": None, "generated_auc_blank_refs": 0.51}
+    numbers["details"] = {
+        "vae_psnr_db": {"value": 30.04, "low": 29.5, "high": 30.6, "count": 9},
+        "generated_auc": {"value": None, "low": None, "high": None, "count": 0, "reason": "no face"},
+    }
+    assert list(tables.problems(results(**numbers))) == []
+    text = tables.table("tiny_vace", results(**numbers))
+    assert "| 30.0 dB | 29.5 dB to 30.6 dB | at least 28.0 dB | met |" in text
+    assert "| none: no face |  | at least 0.85 | **missed** |" in text
+    assert "| 0.51 |  | 0.45 to 0.55 | met |" in text
+
+
+def test_a_missing_file_is_not_measured_yet(tmp_path: Path) -> None:
+    filled = tables.fill("<!-- table: generate -->\nold\n<!-- end -->", tmp_path)
+    assert filled == f"<!-- table: generate -->\n{tables.NOT_MEASURED}<!-- end -->"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- table: nothing -->\n<!-- end -->", "no table 'nothing'"),
+        ("<!-- table: generate -->\n", "needs its own"),
+        ("<!-- table: generate -->\n<!-- table: tiny_vace -->\n<!-- end -->", "needs its own"),
+        ("<!-- end -->", "needs its own"),
+    ],
+)
+def test_bad_marks_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tables.fill(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "keys"),
+        ({"metrics": {}}, "keys"),
+        (results(), "metrics"),
+        (results(a=float("nan")), "metrics.a is nan"),
+        (results(a=True), "metrics.a is True"),
+        (results(a="0.9"), "metrics.a is '0.9'"),
+        (results(a=[0.9]), r"metrics.a is \[0.9\]"),
+        (results(a=None), "metrics.a is null without a reason"),
+        (results(a=None, details={"a": {"value": None}}), "metrics.a is null without a reason"),
+        (results(counts={"n": float("inf")}), "metrics.counts.n is inf"),
+        (results(details={"a": {"value": None, "reason": ""}}), "details.a.value is null"),
+        ({**results(a=1), "date": "yesterday"}, "date"),
+        ({**results(a=1), "command": ""}, "command"),
+    ],
+)
+def test_bad_results_are_noticed(content: Any, message: str) -> None:
+    assert any(re.search(message, problem) for problem in tables.problems(content))
+
+
+def test_the_cost_of_generate_is_measured(tmp_path: Path) -> None:
+    """The benchmark runs with random weights and writes what the table needs."""
+    tiny_stock().save_pretrained(tmp_path / "model")
+    size = {"height": 48, "width": 48, "num_frames": 5, "fps": 8.0}
+    preset = {"name": "x", "geometry": size, "steps": 1, "guidance_scale": 2.0, "flow_shift": 3.0}
+    preset |= {"max_references": TINY.max_references, "max_text_tokens": 512}
+    (tmp_path / "model" / PRESET_FILE).write_text(json.dumps(preset), "utf-8")
+    script = ROOT / "examples" / "benchmarks" / "generate_cost.py"
+    words = ["--results", str(tmp_path / "generate.json"), "--model", str(tmp_path / "model")]
+    subprocess.run([sys.executable, str(script), *words], check=True, cwd=tmp_path)
+    content = json.loads((tmp_path / "generate.json").read_text("utf-8"))
+    assert list(tables.problems(content)) == []
+    assert "making the video" in tables.table("generate", content)
