@@ -100,3 +100,9 @@ def test_random_states_round_trip(tmp_path: Path) -> None:
     expected = draw()
     checkpoint.restore_random_states(checkpoint.load(path).parts["random"])
     assert draw() == expected
+
+
+def test_a_new_run_does_not_mix_with_an_older_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 3, {"state": {"elapsed": 1.0}})
+    with pytest.raises(InputError, match="--resume auto"):
+        checkpoint.find(tmp_path, None)

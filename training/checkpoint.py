@@ -92,9 +92,10 @@ def load(path: Path) -> Checkpoint:
 def find(root: Path, resume: str | None) -> Checkpoint | None:
     """The checkpoint to go on from.
 
-    resume=None starts anew, in a folder without checkpoints: InputError otherwise, because the checkpoints of two
-    runs in one folder would be taken for one another. "auto" takes the newest sound checkpoint under `root`, if any, and warns loudly
-    for each damaged one it passes over. A path must be a sound checkpoint: WeightsError otherwise.
+    resume=None starts anew, in a folder without checkpoints: InputError otherwise, because those of two runs
+    in one folder would be taken for one another. "auto" takes the newest sound checkpoint under `root`, if
+    any, and warns loudly for each damaged one it passes over. A path must be a sound checkpoint: WeightsError
+    otherwise.
     """
     if resume is None:
         if list_checkpoints(root):

@@ -55,7 +55,7 @@ def _describe(recipe: str, folder: Path) -> str:
     start = next((row for row in reversed(rows) if row["event"] == "start"), None)
     if start is None:
         return f"- recipe `{recipe}`: the run left no log; the recipe's own note: {planned}"
-    last = next((row for row in reversed(rows) if row["event"] == "validation"), {})
+    last: dict[str, Any] = next((row for row in reversed(rows) if row["event"] == "validation"), {})
     known = {"event", "step", "elapsed", "finished"}
     numbers = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in known)
     where = start.get("hardware", f"hardware not logged; the recipe's own note: {planned}")
