@@ -1,12 +1,13 @@
 """Several videos in one call: two prompts with different people, two seeds each, all computed together.
 
-python examples/batch.py [FOLDER]
+python examples/batch.py [--folder FOLDER]
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+
+from jsonargparse import auto_cli
 
 from igrpo_sdk import IdentityPipeline, Reference
 
@@ -14,7 +15,13 @@ FACES = Path(__file__).parent / "faces"
 
 
 def main(folder: str = ".") -> None:
-    """Write one video and one contact sheet for each pair and seed."""
+    """Write one video and one contact sheet for each pair and seed.
+
+    Args:
+        folder: where they go; made if it is not there.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
     ann, bob = (Reference.load(FACES / name) for name in ("ann.png", "bob.png"))
     pipe = IdentityPipeline.from_pretrained("tiny-vace")
     videos = pipe(
@@ -26,10 +33,10 @@ def main(folder: str = ".") -> None:
     )
     for pair, takes in enumerate(videos):
         for take, video in enumerate(takes):
-            path = video.save(Path(folder) / f"{pair}_{take}.mp4", overwrite=True)
+            path = video.save(target / f"{pair}_{take}.mp4", overwrite=True)
             video.contact_sheet().save(path.with_suffix(".png"))
             print(path, "seed", video.settings["seed"])
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    auto_cli(main)

@@ -1,12 +1,13 @@
 """Two faces and a prompt in, a video out.
 
-python examples/generate.py [OUTPUT]
+python examples/generate.py [--output OUTPUT]
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+
+from jsonargparse import auto_cli
 
 from igrpo_sdk import IdentityPipeline
 
@@ -14,7 +15,11 @@ FACES = Path(__file__).parent / "faces"
 
 
 def main(output: str = "out.mp4") -> None:
-    """Make the video of the README."""
+    """Make the video of the README.
+
+    Args:
+        output: the file to write; one of that name is replaced.
+    """
     pipe = IdentityPipeline.from_pretrained("tiny-vace")
     video = pipe(
         [FACES / "ann.png", FACES / "bob.png"],
@@ -25,4 +30,4 @@ def main(output: str = "out.mp4") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    auto_cli(main)

@@ -1,6 +1,6 @@
 """The people and scenes the tiny models are trained on, as pictures and a video.
 
-python examples/render_people.py [FOLDER]
+python examples/render_people.py [--folder FOLDER]
 
 Writes close-ups of the two people of examples/faces (which were made by this), a sheet of forty others, and
 a scene in which the two appear, which is what the models learn from.
@@ -8,10 +8,10 @@ a scene in which the two appear, which is what the models learn from.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
+from jsonargparse import auto_cli
 from PIL import Image
 
 from igrpo_sdk import IdentityVideo
@@ -47,8 +47,13 @@ def scene_video() -> IdentityVideo:
 
 
 def main(folder: str = ".") -> None:
-    """Write all of them."""
+    """Write all of them.
+
+    Args:
+        folder: where they go; made if it is not there.
+    """
     target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
     for name in FACES:
         close_up(name).save(target / f"{name}.png", optimize=True)
     sheet().save(target / "people.png")
@@ -57,4 +62,4 @@ def main(folder: str = ".") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    auto_cli(main)

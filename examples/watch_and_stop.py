@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from jsonargparse import auto_cli
+
 from igrpo_sdk import Cancelled, IdentityPipeline, Progress
 
 FACES = Path(__file__).parent / "faces"
@@ -30,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    auto_cli(main)

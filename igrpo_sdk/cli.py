@@ -35,6 +35,7 @@ __all__ = ["COMMAND_GROUP", "build_parser", "generate", "main", "run"]
 COMMAND_GROUP = "igrpo_sdk.commands"
 """The entry point group that commands are found in."""
 
+_INTERRUPTED = "igrpo: interrupted; no unfinished file was left"
 _SHORT = {"output": "-o"}
 
 
@@ -78,11 +79,14 @@ def run(load: Callable[[], Callable[..., Any]], name: str, words: Sequence[str],
     except SystemExit as stop:  # argparse: 0 after --help, 2 after bad usage
         return stop.code if isinstance(stop.code, int) else 2
     except (KeyboardInterrupt, Cancelled):
-        print("igrpo: interrupted; no unfinished file was left", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise
     except Exception as error:
+        if _was_interrupted(error):
+            print(_INTERRUPTED, file=sys.stderr)
+            return 130
         if debug:
             traceback.print_exc()
         reason = " ".join(str(error).split())
@@ -90,6 +94,13 @@ def run(load: Callable[[], Callable[..., Any]], name: str, words: Sequence[str],
             reason = f"unexpected {type(error).__name__}: {reason}. --debug shows where"
         print(f"igrpo: error: {reason}", file=sys.stderr)
         return 1
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an interrupt is behind `error`: compiled modules turn one into a failed import."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def build_parser(function: Callable[..., Any], name: str) -> ArgumentParser:
@@ -142,7 +153,7 @@ def generate(
         references: One picture of each person; the first is "the first person" of the prompt.
         prompt: Who does what, where.
         output: The file to write: .mp4, .webm or .gif.
-        model: A preset's name, or the directory of a diffusers pipeline.
+        model: A preset's name, the directory of a diffusers pipeline, or a Hub repository.
         seed: The same seed gives the same video; by default one is drawn, and printed.
         steps: Denoising steps. This and the options below are the preset's by default.
         height: Height of the video in pixels.
@@ -273,15 +284,14 @@ def _summary(entry: metadata.EntryPoint) -> str:
 def _unknown(words: Sequence[str], commands: dict[str, metadata.EntryPoint]) -> int:
     """Say which commands there are; `igrpo train` lists those that begin with train."""
     family = {name: entry for name, entry in commands.items() if name.split()[0] == words[0]}
-    if family:
-        print(
-            _overview(family),
-            file=sys.stderr if len(words) == 1 or words[1] not in ("-h", "--help") else sys.stdout,
-        )
-        return 0 if words[1:2] in (["-h"], ["--help"]) else 2
-    near = difflib.get_close_matches(words[0], commands, 1)
+    helped = words[1:2] in (["-h"], ["--help"])
+    if family and (helped or len(words) == 1):
+        print(_overview(family), file=sys.stdout if helped else sys.stderr)
+        return 0 if helped else 2
+    name = " ".join(words[: 2 if family else 1])
+    near = difflib.get_close_matches(name, commands, 1)
     hint = f"did you mean {near[0]!r}?" if near else "igrpo --help lists the commands"
-    print(f"igrpo: no command {words[0]!r}; {hint}", file=sys.stderr)
+    print(f"igrpo: no command {name!r}; {hint}", file=sys.stderr)
     return 2
 
 

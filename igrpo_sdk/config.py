@@ -11,6 +11,7 @@ import math
 import secrets
 import unicodedata
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -178,7 +179,9 @@ def check_prompt(name: str, text: object, may_be_empty: bool = False) -> None:
 
 
 def check_seed(seed: object) -> int:
-    """`seed` as an int if it is one of 0 to `MAX_SEED`. Raises `InputError`."""
+    """`seed`, an integer of Python or numpy, as an int if it is 0 to `MAX_SEED`. Raises `InputError`."""
+    if not isinstance(seed, bool) and isinstance(seed, Integral):
+        seed = int(seed)
     return _check_whole("seed", seed, 0, MAX_SEED)
 
 

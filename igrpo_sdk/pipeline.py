@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, RLock
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ class IdentityPipeline:
         self.backbone = backbone
         self.preset = preset
         self._scheduler = scheduler
-        self._lock = Lock()
+        self._lock = RLock()  # a callback may call the pipeline
 
     @classmethod
     def from_pretrained(
@@ -74,7 +74,7 @@ class IdentityPipeline:
         place = pick_device(device)
         source, revision, found = resolve(model)
         stock = load_stock(source, revision, place, dtype)
-        preset = preset or found or default_preset(Path(source).name, stock)
+        preset = preset or found or default_preset(source, stock)
         return cls.from_components(**stock.components, preset=preset)
 
     @classmethod
@@ -118,7 +118,7 @@ class IdentityPipeline:
         prompt: str | Sequence[str],
         *,
         seed: int | Sequence[int] | None = None,
-        num_videos: int = 1,
+        num_videos: int | None = None,
         height: int | None = None,
         width: int | None = None,
         num_frames: int | None = None,
@@ -138,7 +138,8 @@ class IdentityPipeline:
             prompt: Who does what, where; or a list, one for each list of references.
             seed: 0 to 2**32 - 1, for every pair, or a list, one a pair; None draws one. The seed that was
                 used is in the settings of the video: a call with it makes that video again, alone.
-            num_videos: Videos per pair, from different noise; the first is that of the seed itself.
+            num_videos: Videos per pair, from different noise; the first is that of the seed itself. By
+                default 1.
             height, width: Size in pixels; they divide by the model's stride. This and all below are the
                 preset's by default.
             num_frames: Number of frames, 4k+1 for Wan.
@@ -175,6 +176,7 @@ class IdentityPipeline:
             negative_prompt=negative_prompt,
             num_videos=num_videos,
         )
+        num_videos, batch_size = request.config.num_videos, min(batch_size, len(request.videos))
         with self._lock, _memory_errors(request, batch_size):
             frames = self._run(request, batch_size, progress or _ignore, callback, cancel)
         videos = [self._wrap(request, *made) for made in zip(request.videos, frames, strict=True)]
@@ -281,7 +283,11 @@ class IdentityPipeline:
             "dtype": str(self.backbone.transformer.patch_embedding.weight.dtype).removeprefix("torch."),
             "versions": _versions(),
         }
-        warnings = tuple(warning for person in people for warning in person.warnings)
+        warnings = tuple(
+            f"references[{index}]: {warning}"
+            for index, person in enumerate(people)
+            for warning in person.warnings
+        )
         return IdentityVideo(frames.numpy(), config.geometry.fps, settings, warnings)
 
 

@@ -40,6 +40,9 @@ MAX_ASPECT = 4.0
 
 _ACCEPTED = "a path, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W] or a Reference"
 
+_SRGB = ("sRGB IEC61966-2.1", "sRGB built-in")
+"""Descriptions of colour profiles that need no conversion."""
+
 # (offset, bytes there, what it is): only to say in an error what the user has given instead of a picture.
 _KNOWN_OTHERS = (
     (0, b"SIMPLE  =", "a FITS file"),
@@ -104,8 +107,7 @@ class Reference:
             return cls._from_bytes(_read_file(path), f"reference {path!r}", str(path))
         torch = sys.modules.get("torch")  # a tensor can only be here if torch has been imported
         if torch is not None and isinstance(source, torch.Tensor):
-            source = source.detach().cpu()
-            source = (source.float() if source.is_floating_point() else source).numpy()
+            source = _tensor_to_array(source)
         if isinstance(source, np.ndarray):
             return cls._from_pil(_array_to_pil(source), None)
         raise InputError(f"reference: {type(source).__name__} is not a picture; give {_ACCEPTED}")
@@ -212,6 +214,17 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise InputError(f"{name}: {width}x{height} pixels; at most {MAX_PIXELS:,} in all. Scale it down")
 
 
+def _tensor_to_array(tensor: Tensor) -> NDArray[Any]:
+    """A tensor, wherever it is, as an array; bfloat16, which numpy lacks, as float32."""
+    tensor = tensor.detach()
+    try:
+        array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy(force=True)
+    except (RuntimeError, TypeError) as error:  # sparse, quantised, or without data (meta)
+        kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+        raise InputError(f"reference (tensor): {kind}; give a dense uint8 or float tensor") from error
+    return array
+
+
 def _array_to_pil(array: NDArray[Any]) -> Image.Image:
     """An array or a tensor as a PIL image of mode L, RGB or RGBA. The channels are the axis of size 1, 3 or
     4.
@@ -254,7 +267,8 @@ def _upright(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
 
 def _to_srgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
     """Any mode to RGB in sRGB, laid on white where transparent."""
-    profile = image.info.get("icc_profile")
+    # Pillow puts a profile on LAB that says no more than that, and converts LAB to sRGB itself.
+    profile = None if image.mode == "LAB" else image.info.get("icc_profile")
     if image.mode.startswith("I;16"):
         image = _reduce_16_bit(image)
     if image.mode == "La":  # premultiplied grey converts to nothing else
@@ -292,7 +306,8 @@ def _apply_profile(image: Image.Image, profile: bytes, name: str) -> tuple[Image
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in (source.profile.profile_description or ""):
+        # Not every profile whose name has sRGB in it is sRGB: some are linear.
+        if (source.profile.profile_description or "").strip() in _SRGB:
             return image, []
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         assert converted is not None  # None only for in-place conversion

@@ -102,7 +102,7 @@ def _check_text(name: str, text: str, backbone: Backbone, preset: Preset) -> Non
     check_prompt(name, text)
     count, limit = backbone.count_tokens(text), preset.max_text_tokens
     if not count:
-        raise InputError(f"{name}: empty once cleaned; say who does what, and where")
+        raise InputError(f"{name}: holds nothing that {preset.name} reads; say who does what, and where")
     if count > limit:
         raise InputError(f"{name}: {count} tokens; {preset.name} takes {limit}. Shorten it")
 

@@ -42,6 +42,7 @@ _CODECS = {
     ".mp4": ("libx264", {"crf": "12", "preset": "slow", "chroma_sample_location": "center"}),
     ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "good", "cpu-used": "3"}),
 }
+_LARGEST_SIDE = {".mp4": 16384, ".webm": 65534, ".gif": 65535}
 
 
 @dataclass(eq=False)
@@ -65,6 +66,10 @@ class IdentityVideo:
             raise InputError(f"frames: {type(frames).__name__}; give a numpy array, uint8 [T,H,W,3]")
         if frames.shape[3] != 3 or 0 in frames.shape:
             raise InputError(f"frames: shape {frames.shape}; give at least one frame, [T,H,W,3]")
+        try:
+            self.fps = float(self.fps)  # numpy's numbers are not JSON
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"fps: {self.fps!r}; give a number") from error
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"fps: {self.fps}; give a finite number above 0")
 
@@ -86,6 +91,8 @@ class IdentityVideo:
         height, width = self.frames.shape[1:3]
         if suffix != ".gif" and (height % 2 or width % 2):
             raise InputError(f"frames: {height}x{width}; {suffix} needs even sides. Save as .gif")
+        if max(height, width) > _LARGEST_SIDE[suffix]:
+            raise InputError(f"frames: {height}x{width}; {suffix} holds {_LARGEST_SIDE[suffix]} a side")
         comment = self._comment()
         with _written_whole(target, overwrite) as partial:
             if suffix == ".gif":
@@ -109,16 +116,16 @@ class IdentityVideo:
         if suffix not in SUFFIXES:
             raise InputError(f"{name}: unknown suffix {suffix!r}; {', '.join(SUFFIXES)} can be read")
         try:
-            if not target.is_file():
-                raise InputError(f"{name}: there is no such ordinary file. Check the path")
-            size = target.stat().st_size
+            size = target.stat().st_size if target.is_file() else None
         except (OSError, ValueError) as error:
-            raise InputError(f"{name}: cannot be read ({error})") from error
+            raise InputError(f"{name}: cannot be read ({error}). Check the path") from error
+        if size is None:
+            raise InputError(f"{name}: there is no such ordinary file. Check the path")
         if size > MAX_FILE_BYTES:
             raise InputError(f"{name}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Cut it")
         frames, rate, comment = _read_video(target.absolute(), suffix, name)
         content = _parse_comment(comment)
-        fps = content.get("fps", rate)
+        fps = _recorded_rate(content.get("fps", 0), rate, len(frames))
         return cls(frames, fps, content.get("settings", {}), tuple(content.get("warnings", ())))
 
     def contact_sheet(self, columns: int = 6) -> Image.Image:
@@ -363,6 +370,17 @@ def _parse_comment(comment: str) -> dict[str, Any]:
         return {}
     kinds = {"fps": int | float, "settings": dict, "warnings": list}
     return {key: content[key] for key, kind in kinds.items() if isinstance(content.get(key), kind)}
+
+
+def _recorded_rate(recorded: float, rate: float, count: int) -> float:
+    """The recorded frames a second if the container plays `count` frames at them, else the container's rate.
+
+    A container rounds: the last frame may be off by the 10 ms of GIF's clock. Another tool that changes the
+    speed keeps the comment.
+    """
+    if not 0 < recorded < 1e6:
+        return rate
+    return recorded if abs((count - 1) / recorded - (count - 1) / rate) <= 0.01 else rate
 
 
 def _rate(fps: float) -> Fraction:

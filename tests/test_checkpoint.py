@@ -43,6 +43,16 @@ def test_keeps_the_newest(tmp_path: Path) -> None:
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-00000002", "step-00000010"]
 
 
+def test_what_was_just_written_stays_beside_damaged_later_ones(tmp_path: Path) -> None:
+    """A run whose newest checkpoints are all damaged starts anew: its own must not count as the oldest."""
+    for step in (8, 9):
+        damage(checkpoint.save(tmp_path, step, parts(step)))
+    for step in (1, 2, 3):
+        assert checkpoint.load(checkpoint.save(tmp_path, step, parts(step), keep=2)).step == step
+    kept = [checkpoint.load(path).step for path in checkpoint.list_checkpoints(tmp_path)[:-2]]
+    assert kept == [2, 3]
+
+
 def test_damaged_newest_falls_back_with_a_warning(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, parts(1))
     newest = checkpoint.save(tmp_path, 2, parts(2))

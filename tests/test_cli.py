@@ -13,7 +13,7 @@ from typing import Literal
 
 import pytest
 
-from igrpo_sdk import Cancelled, InputError
+from igrpo_sdk import Cancelled, InputError, WeightsError
 from igrpo_sdk.cli import COMMAND_GROUP, build_parser, main, run
 from igrpo_sdk.doctor import doctor
 
@@ -61,6 +61,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["genrate"], "did you mean 'generate'?"),
         (["nonsense"], "igrpo --help"),
         (["train"], "train world"),
+        (["train", "wrold"], "no command 'train wrold'; did you mean 'train world'?"),
         (["generate"], "required: references, prompt"),
         (["generate", "a.png"], "required: prompt"),
         (["generate", "a.png", "--prompt", "x", "--seed", "many"], "seed"),
@@ -97,6 +98,13 @@ def test_the_output_is_checked_before_anything_else(
     assert os.listdir(tmp_path) == [picture_file.name]
 
 
+def _import_that_was_interrupted() -> Exception:
+    """What Ctrl-C becomes while a compiled module is being imported."""
+    error, failed = WeightsError("model x: bad files"), ImportError("initialization failed")
+    error.__cause__, failed.__cause__ = failed, KeyboardInterrupt()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
@@ -108,6 +116,7 @@ def test_the_output_is_checked_before_anything_else(
         (ZeroDivisionError("division by zero"), 1, "unexpected ZeroDivisionError: division by zero. --debug"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (Cancelled("stopped"), 130, "interrupted"),
+        (_import_that_was_interrupted(), 130, "interrupted"),
     ],
 )
 def test_how_a_command_ends(

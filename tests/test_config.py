@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from igrpo_sdk.config import (
@@ -98,6 +99,7 @@ def test_seeds_out_of_range(seed: object) -> None:
 
 
 def test_seeds_in_range() -> None:
+    assert type(check_seed(np.int64(7))) is int
     assert check_seed(0) == 0
     assert check_seed(MAX_SEED) == MAX_SEED
     drawn = {draw_seed() for _ in range(20)}

@@ -1,9 +1,13 @@
-"""Every example runs, and writes what it says."""
+"""Every example runs, and writes what it says; every documented command line is understood."""
 
 from __future__ import annotations
 
+import ast
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +16,56 @@ from PIL import Image
 
 from igrpo_sdk import IdentityVideo
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+PROGRAMS = sorted(EXAMPLES.rglob("*.py"))
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def example(name: str, *words: str, cwd: Path) -> str:
     """Run an example in a process of its own; its output."""
     command = [sys.executable, str(EXAMPLES / name), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd).stdout
+
+
+def documented(text: str) -> Iterator[str]:
+    """The command lines in a text that run a program of examples/, with what may be left out."""
+    for line in re.findall(r"^ *(python examples/.*)$", text, re.MULTILINE):
+        yield re.sub(r"[\[\]]", "", line)
+
+
+def own_lines(program: Path) -> list[str]:
+    """Those in a program's docstring."""
+    return list(documented(ast.get_docstring(ast.parse(program.read_text("utf-8"))) or ""))
+
+
+LINES = {line for path in DOCUMENTS for line in documented(path.read_text("utf-8"))}
+LINES |= {line for program in PROGRAMS for line in own_lines(program)}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_every_program_says_how_it_is_run(program: Path) -> None:
+    names = {shlex.split(line)[1] for line in own_lines(program)}
+    assert names == {str(program.relative_to(ROOT))}
+
+
+@pytest.mark.parametrize("line", sorted(LINES))
+def test_documented_command_lines_are_understood(line: str, tmp_path: Path) -> None:
+    """A wrong option at the end: that one, and no other word of the line, is complained about."""
+    _, program, *words = shlex.split(line)
+    command = [sys.executable, str(ROOT / program), *words, "--wrong"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: unrecognized arguments: --wrong")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_benchmark_refuses_nothing_to_measure(tmp_path: Path) -> None:
+    program = EXAMPLES / "benchmarks" / "tiny_quality.py"
+    command = [sys.executable, str(program), "generate", "--output", "clips", "--pairs", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith("InputError: pairs=0 and batch=4 must be at least 1\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("shipped_weights")
@@ -29,9 +76,9 @@ def test_generate(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("shipped_weights")
 def test_batch(tmp_path: Path) -> None:
-    example("batch.py", str(tmp_path), cwd=tmp_path)
+    example("batch.py", "--folder", "new", cwd=tmp_path)
     names = [f"{pair}_{take}" for pair in range(2) for take in range(2)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(
         f"{name}.{suffix}" for name in names for suffix in ("mp4", "png")
     )
 
@@ -47,8 +94,8 @@ def test_watch_and_stop(tmp_path: Path) -> None:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that render_people.py filled."""
     folder = tmp_path_factory.mktemp("rendered")
-    assert "scene.mp4" in example("render_people.py", str(folder), cwd=folder)
-    return folder
+    assert "scene.mp4" in example("render_people.py", "--folder", "new", cwd=folder)
+    return folder / "new"
 
 
 @pytest.mark.parametrize("name", ["ann.png", "bob.png"])

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from diffusers import WanVACEPipeline
 from safetensors.torch import load_file, save_file
 from tiny import TINY, people, tiny_pipeline
 
-from igrpo_sdk.backbones.loading import PRESET_FILE
-from igrpo_sdk.errors import HubError, InputError, WeightsError
+from igrpo_sdk.backbones.loading import PRESET_FILE, _loading_error, default_preset, load_stock, resolve
+from igrpo_sdk.config import preset_names
+from igrpo_sdk.errors import DependencyError, HubError, InputError, WeightsError
 from igrpo_sdk.pipeline import IdentityPipeline
 
 PROMPT = "Two people talk."
@@ -123,6 +125,42 @@ def test_another_kind_of_pipeline(copy: Path) -> None:
 def test_a_name_that_is_nothing(model: str) -> None:
     with pytest.raises((InputError, WeightsError), match="model"):
         IdentityPipeline.from_pretrained(model, device="cpu")
+
+
+def test_no_name_is_not_the_folder_one_is_in(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(saved)
+    assert resolve(".")[0] == Path(".")
+    for model in ("", None):
+        with pytest.raises(InputError, match="model"):
+            resolve(model)  # type: ignore[arg-type]
+
+
+def test_a_path_is_never_a_preset() -> None:
+    name = preset_names()[0]
+    with pytest.raises(InputError, match="model"):
+        resolve(Path(name))
+
+
+def test_a_preset_of_no_file_is_named_after_the_source(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / PRESET_FILE).unlink()
+    monkeypatch.chdir(copy)
+    stock = load_stock(copy, None, torch.device("cpu"), None)
+    assert default_preset(Path("."), stock).name == "copy"
+    assert default_preset("someone/something", stock).name == "someone/something"
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, "bf16"])
+def test_a_dtype_that_is_none(dtype: Any, saved: Path) -> None:
+    with pytest.raises(InputError, match="dtype"):
+        IdentityPipeline.from_pretrained(saved, device="cpu", dtype=dtype)
+
+
+def test_a_broken_library_is_not_blamed_on_the_files(saved: Path) -> None:
+    error = RuntimeError("Failed to import diffusers.pipelines.onnx_utils")
+    error.__cause__ = ImportError("initialization failed")
+    assert isinstance(_loading_error(saved, error), DependencyError)
+    assert isinstance(_loading_error(saved, OSError("x")), WeightsError)
+    assert isinstance(_loading_error("a/b", OSError("x")), HubError)
 
 
 def test_a_repository_that_cannot_be_had() -> None:

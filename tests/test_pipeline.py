@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from threading import Event, Thread
 from typing import Any
 
@@ -167,7 +168,9 @@ def test_velocity_takes_one_sigma_a_sample_and_gives_gradients(pipe: IdentityPip
         ({"references": "ann.png"}, "references: str.*list"),
         ({"references": [people(1)[0], b"no picture"]}, r"references\[1\]"),
         ({"prompt": ""}, "prompt: empty"),
-        ({"prompt": "&nbsp; &#32;"}, "prompt: empty once cleaned"),
+        ({"prompt": "&nbsp; &#32;"}, "prompt: holds nothing that random reads"),
+        ({"prompt": "\u200b"}, "prompt: holds nothing that random reads"),  # a space of no width
+        ({"prompt": "</s> <pad>"}, "prompt: holds nothing that random reads"),
         ({"prompt": 7}, "prompt: int"),
         ({"prompt": "talk " * 500}, r"prompt: \d+ tokens; random takes 64"),
         ({"negative_prompt": "talk " * 500}, r"negative_prompt: \d+ tokens"),
@@ -238,13 +241,16 @@ def test_an_error_in_a_callback_goes_through(pipe: IdentityPipeline) -> None:
     assert pipe(GROUPS[0], PROMPT, seed=7, steps=1)
 
 
-@pytest.mark.parametrize(("size", "advice"), [(2, "batch_size=1"), (1, "smaller size")])
-def test_memory_that_runs_out(pipe: IdentityPipeline, size: int, advice: str) -> None:
+@pytest.mark.parametrize(
+    ("videos", "size", "advice"),
+    [(2, 2, "batch_size=1"), (2, 1, "smaller size"), (2, 64, "batch_size=1"), (1, 64, "smaller size")],
+)
+def test_memory_that_runs_out(pipe: IdentityPipeline, videos: int, size: int, advice: str) -> None:
     def exhaust(*_: Any) -> None:
         torch.empty(2**60)
 
     with pytest.raises(ResourceError, match=f"48x60x9.*{advice}"):
-        pipe(GROUPS[:2], PROMPTS[:2], seed=7, callback=exhaust, batch_size=size)
+        pipe(GROUPS[:videos], PROMPTS[:videos], seed=7, callback=exhaust, batch_size=size)
     assert pipe(GROUPS[0], PROMPT, seed=7, steps=1)
 
 
@@ -272,6 +278,41 @@ def test_threads_wait_for_one_another(pipe: IdentityPipeline) -> None:
     assert len(results) == 4
 
 
+def test_texts_are_counted_and_encoded_by_threads_at_once(pipe: IdentityPipeline) -> None:
+    backbone, expected, found = pipe.backbone, pipe.backbone.count_tokens(PROMPT), set()
+    switch = sys.getswitchinterval()
+
+    def encode() -> None:
+        for _ in range(200):
+            backbone._encode_text("people talk.")
+
+    thread = Thread(target=encode)
+    try:
+        sys.setswitchinterval(1e-5)
+        thread.start()
+        while thread.is_alive():
+            found.add(backbone.count_tokens(PROMPT))
+    finally:
+        sys.setswitchinterval(switch)
+        thread.join()
+    assert found == {expected}
+
+
+def test_a_callback_may_call_the_pipeline(pipe: IdentityPipeline) -> None:
+    inner: list[Any] = []
+
+    def look(*_: Any) -> None:
+        inner.append(pipe(GROUPS[1], PROMPTS[1], seed=3, steps=1).frames)
+
+    outer = pipe(GROUPS[0], PROMPT, seed=7, steps=2, callback=look).frames
+    assert np.array_equal(outer, pipe(GROUPS[0], PROMPT, seed=7, steps=2).frames)
+    assert np.array_equal(inner[0], pipe(GROUPS[1], PROMPTS[1], seed=3, steps=1).frames)
+
+
+def test_without_a_number_of_videos_it_is_one(pipe: IdentityPipeline) -> None:
+    assert isinstance(pipe(GROUPS[0], PROMPT, seed=7, steps=1, num_videos=None), IdentityVideo)
+
+
 def test_parts_that_do_not_fit() -> None:
     parts = tiny_pipeline().components
     parts["transformer"].register_to_config(text_dim=99)
@@ -285,5 +326,9 @@ def test_warnings_of_the_references_come_with_the_video(pipe: IdentityPipeline) 
 
     from igrpo_sdk.references import Reference
 
-    reference = Reference.load(Image.fromarray(deep))
-    assert pipe([reference], PROMPT, seed=1, steps=1).warnings == reference.warnings
+    image = Image.fromarray(deep)
+    image.info["icc_profile"] = b"rubbish"
+    reference = Reference.load(image)
+    assert reference.warnings
+    expected = tuple(f"references[1]: {warning}" for warning in reference.warnings)
+    assert pipe([*people(1), reference], PROMPT, seed=1, steps=1).warnings == expected

@@ -151,6 +151,19 @@ def test_a_large_file_is_refused_without_being_read(tmp_path: Path) -> None:
         Reference.load(path)
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(40, 40).to_sparse(),
+        torch.zeros(3, 40, 40, device="meta"),
+        torch.ones(40, 40, dtype=torch.complex64).conj(),
+    ],
+)
+def test_tensors_without_plain_numbers(tensor: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="reference"):
+        Reference.load(tensor)
+
+
 # ---- I7 to I10: conversions
 
 
@@ -279,21 +292,29 @@ def test_i9_other_modes_of_pil(picture: Pixels) -> None:
         assert Reference.load(source).image.shape == picture.shape, mode
 
 
-def wide_profile() -> bytes:
+def test_lab_is_converted_without_a_word(picture: Pixels) -> None:
+    lab = Image.fromarray(picture).convert("LAB")  # Pillow gives it a profile
+    assert Reference.load(lab).warnings == ()
+
+
+def wide_profile(name: str = "other profile") -> bytes:
     """A valid ICC profile that is not sRGB: that of sRGB with its red and blue primaries exchanged."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     for index in range(struct.unpack(">I", data[128:132])[0]):
         at = 132 + 12 * index
-        name = bytes(data[at : at + 4])
-        data[at : at + 4] = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}.get(name, name)
+        tag = bytes(data[at : at + 4])
+        data[at : at + 4] = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}.get(tag, tag)
     text = "sRGB built-in".encode("utf-16-be")
     assert text in data
-    return bytes(data).replace(text, "other profile".encode("utf-16-be"))
+    assert len(name) == 13
+    return bytes(data).replace(text, name.encode("utf-16-be"))
 
 
-def test_i9_an_icc_profile_is_converted(picture: Pixels) -> None:
+# GIMP's "Linear sRGB" and others have sRGB in their names and are not sRGB.
+@pytest.mark.parametrize("name", ["other profile", "sRGB (linear)"])
+def test_i9_an_icc_profile_is_converted(picture: Pixels, name: str) -> None:
     image = Image.fromarray(picture)
-    profile = wide_profile()
+    profile = wide_profile(name)
     for form in (
         encoded(image, "PNG", icc_profile=profile),
         encoded(image, "WEBP", lossless=True, icc_profile=profile),

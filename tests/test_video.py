@@ -139,9 +139,10 @@ def test_contact_sheet(frames: Frames) -> None:
         (np.zeros((2, 4, 4, 3), np.uint8), 0),
         (np.zeros((2, 4, 4, 3), np.uint8), float("nan")),
         (np.zeros((2, 4, 4, 3), np.uint8), float("inf")),
+        (np.zeros((2, 4, 4, 3), np.uint8), None),
     ],
 )
-def test_clips_that_are_none(clip: Any, fps: float) -> None:
+def test_clips_that_are_none(clip: Any, fps: Any) -> None:
     with pytest.raises(InputError, match=r"frames:|fps:"):
         IdentityVideo(clip, fps)
 
@@ -153,6 +154,18 @@ def test_odd_sides(tmp_path: Path) -> None:
             video.save(tmp_path / f"out{suffix}")
     assert files(tmp_path) == []
     assert IdentityVideo.load(video.save(tmp_path / "out.gif")).frames.shape == (2, 33, 32, 3)
+
+
+def test_sides_that_no_codec_holds(tmp_path: Path) -> None:
+    for suffix, side in ((".mp4", 16386), (".webm", 65536), (".gif", 65536)):
+        video = IdentityVideo(np.zeros((1, 2, side, 3), np.uint8), 8)
+        with pytest.raises(InputError, match=f"2x{side}; {suffix}"):
+            video.save(tmp_path / f"out{suffix}")
+    assert files(tmp_path) == []
+
+
+def test_a_rate_of_numpy(frames: Frames, tmp_path: Path) -> None:
+    assert IdentityVideo.load(IdentityVideo(frames, np.float32(8)).save(tmp_path / "out.mp4")).fps == 8  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, b"x"])
@@ -379,6 +392,17 @@ def test_settings_of_wrong_types_are_not_taken(tmp_path: Path, frames: Frames) -
     content = {"software": "igrpo-sdk", "fps": "8", "settings": [1], "warnings": {"a": 1}}
     video_module._write_video(path, frames, 8, json.dumps(content), ".mp4")
     assert IdentityVideo.load(path).settings == {}
+
+
+@pytest.mark.parametrize("recorded", [8, -8, 0, float("nan"), 1e308, 10**400])
+def test_the_rate_of_a_clip_whose_speed_another_tool_changed(
+    tmp_path: Path, frames: Frames, recorded: float
+) -> None:
+    path = tmp_path / "out.mp4"
+    content = {"software": "igrpo-sdk", "fps": recorded, "settings": {"seed": 1}}
+    video_module._write_video(path, frames, 4, json.dumps(content), ".mp4")
+    loaded = IdentityVideo.load(path)
+    assert (loaded.fps, loaded.settings) == (4, {"seed": 1})
 
 
 def test_memory_of_saving_does_not_grow_with_the_clip(tmp_path: Path) -> None:

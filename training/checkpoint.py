@@ -42,8 +42,9 @@ class Checkpoint:
 def save(root: Path, step: int, parts: Mapping[str, Any], keep: int = 2) -> Path:
     """Write `parts` (name to tensors, numbers, strings, lists and dicts of them) as the checkpoint of `step`.
 
-    Older checkpoints beyond the newest `keep` are removed once this one is safely on disk. Raises
-    ResourceError if the disk refuses; the older checkpoints are then untouched.
+    Of this one and the older ones the newest `keep` stay, once this one is safely on disk; later ones, such
+    as a damaged one that was passed over, are not counted. Raises ResourceError if the disk refuses; the
+    older checkpoints are then untouched.
     """
     if keep < 1:
         raise InputError(f"keep={keep} must be at least 1")
@@ -61,10 +62,10 @@ def save(root: Path, step: int, parts: Mapping[str, Any], keep: int = 2) -> Path
             shutil.rmtree(final)
         partial.rename(final)
         _flush_directory(root)
+        for old in [path for path in list_checkpoints(root) if path.name <= final.name][:-keep]:
+            shutil.rmtree(old)
     except OSError as error:
         raise ResourceError(f"checkpoint {final} could not be written: {error}") from error
-    for old in list_checkpoints(root)[:-keep]:
-        shutil.rmtree(old)
     return final
 
 

@@ -24,18 +24,23 @@ T = TypeVar("T")
 def read_recipe(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Mapping of a recipe by name (a file of `training/recipes`) or path, with `a.b=c` overrides (c is YAML).
 
-    Raises InputError for a recipe that does not exist or is no mapping, and for an override that is not
-    `key=value`.
+    Raises InputError for a recipe that does not exist, cannot be read or is no mapping, and for an override
+    that is not `key=value`.
     """
     path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else RECIPES / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise InputError(f"recipe {recipe!r} does not exist: give a YAML file or one of {known}")
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(data, dict) or "kind" not in data:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"recipe {path} is no readable YAML: {error}") from None
+    if not isinstance(data, dict):
         raise InputError(f"recipe {path} must be a mapping with a 'kind'")
     for override in overrides:
         _apply(data, override)
+    if not isinstance(data.get("kind"), str):
+        raise InputError(f"recipe {path} must have a 'kind', a word")
     return data
 
 
@@ -63,7 +68,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise InputError(f"override {override!r}: {parent} is a value, not a group")
         data = child
-    data[last] = yaml.safe_load(value)
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: {value!r} is no YAML value ({error})") from None
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

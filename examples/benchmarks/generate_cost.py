@@ -48,7 +48,8 @@ def measure(results: str = "docs/results/generate.json", model: str = "tiny-vace
         "peak_memory_gib": round(kilobytes / scale, 3),
     }
     notes = [f"Model {model}; seconds as the command prints them, memory of its whole process."]
-    write_results(Path(results), "python examples/benchmarks/generate_cost.py", hardware(), metrics, notes)
+    again = f"python examples/benchmarks/generate_cost.py --model {model}"
+    write_results(Path(results), again, hardware(), metrics, notes)
     print(results, metrics)
 
 

@@ -17,6 +17,7 @@ all frames and the judge every fourth.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -176,8 +177,20 @@ def generate(
     network = reader.load_reader().to(pipe.backbone.device)
     settings = {"pairs": pairs, "model": pipe.preset.name, "steps": pipe.preset.steps}
     settings |= {"guidance_scale": pipe.preset.guidance_scale, "hardware": hardware()}
+    parts = [pipe.components[name] for name in ("vae", "text_encoder", "transformer")]
+    settings["weights"] = weights_mark(*parts, network)
     _keep_settings(folder / "settings.json", settings)
     Studio(folder, pairs, batch, pipe, network).make()
+
+
+def weights_mark(*modules: torch.nn.Module) -> str:
+    """A word that changes when weights do, the same for weights loaded in bfloat16 and in float32."""
+    mark = 0
+    for module in modules:
+        for value in module.state_dict().values():
+            rounded = value.to("cpu", torch.bfloat16).contiguous().view(torch.int16)
+            mark = zlib.crc32(rounded.numpy().tobytes(), mark)
+    return f"{mark:08x}"
 
 
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -330,7 +343,8 @@ def measure(output: str, results: str | None = None, workers: int | None = None)
 def _publish(bench: Bench, estimates: dict[str, Estimate], seconds: dict[str, float], path: Path) -> None:
     pairs, unseen = bench.pairs, sum(pair is None for pair in bench.references)
     script = "python examples/benchmarks/tiny_quality.py"
-    command = f"{script} generate --output DIR --pairs {pairs} && {script} measure --output DIR"
+    made = f"{script} generate --output DIR --pairs {pairs} --model {bench.settings['model']}"
+    command = f"{made} && {script} measure --output DIR"
     where = f"clips: {bench.settings['hardware']}; judge: {hardware()}"
     metrics: dict[str, Any] = {
         k: None if e.value is None else round(e.value, 4) for k, e in estimates.items()
@@ -356,4 +370,4 @@ def _publish(bench: Bench, estimates: dict[str, Estimate], seconds: dict[str, fl
 
 
 if __name__ == "__main__":
-    auto_cli([generate, measure])
+    auto_cli([generate, measure], as_positional=False)

@@ -83,7 +83,7 @@ class Backbone(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of `text` with the marks the model adds; 0 if nothing is left once it is cleaned."""
+        """Tokens of `text` with the marks the model adds; 0 if it holds nothing that the model reads."""
         ...
 
     def latent_shape(self, geometry: Geometry, num_references: int) -> tuple[int, int, int, int]:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from igrpo_sdk.config import ASSETS, Geometry, Preset, preset_names
-from igrpo_sdk.errors import HubError, IgrpoError, InputError, WeightsError
+from igrpo_sdk.errors import DependencyError, HubError, IgrpoError, InputError, WeightsError
 
 __all__ = ["PRESET_FILE", "default_preset", "load_stock", "pick_device", "resolve"]
 
 PRESET_FILE = "igrpo_preset.json"
 """A file of this name in a model's directory says how the model is best run."""
 
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -26,17 +27,17 @@ def resolve(model: str | Path) -> tuple[str | Path, str | None, Preset | None]:
     Raises `InputError` for a name that is nothing, `WeightsError` for a directory that is no pipeline.
     """
     name = str(model)
-    if name in preset_names():
+    if isinstance(model, str) and model in preset_names():
         preset = Preset.load(name)
         if preset.repo_id is not None:
             return preset.repo_id, preset.revision, preset
         assert preset.path is not None
         return _check_directory(ASSETS / preset.path), None, preset
-    if Path(model).is_dir():
+    if name and Path(name).is_dir():
         directory = _check_directory(Path(model))
         own = directory / PRESET_FILE
         return directory, None, Preset.read(own) if own.exists() else None
-    if isinstance(model, str) and _REPO_ID.fullmatch(name) and not Path(model).exists():
+    if isinstance(model, str) and _REPO_ID.fullmatch(name) and not Path(name).exists():
         return name, None, None
     known = ", ".join(preset_names())
     raise InputError(f"model: {name!r} is no preset, directory or Hub repository; the presets are {known}")
@@ -49,10 +50,13 @@ def load_stock(
 
     `dtype`: of transformer and text encoder; by default bfloat16 on an accelerator, float32 on the CPU. The
     VAE is float32, and modules that a model keeps in float32 stay so. Only safetensors are read.
-    Raises `HubError` when a repository cannot be had, `WeightsError` when files are missing or damaged.
+    Raises `InputError` for another dtype, `HubError` when a repository cannot be had, `WeightsError` when
+    files are missing or damaged, `DependencyError` when a library is.
     """
     from diffusers import DiffusionPipeline, WanVACEPipeline
 
+    if dtype not in (None, *_DTYPES):
+        raise InputError(f"dtype: {dtype!r}; use one of {', '.join(map(str, _DTYPES))}")
     main = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     try:
         pipeline = DiffusionPipeline.from_pretrained(
@@ -65,10 +69,7 @@ def load_stock(
     except IgrpoError:
         raise
     except Exception as error:  # the loaders of four libraries raise what they like on a bad file
-        reason = " ".join(str(error).split())[:300]
-        if isinstance(source, Path):
-            raise WeightsError(f"model {source.name}: bad files: {reason}. Copy them again") from error
-        raise HubError(f"model {source}: {reason}. Check the name, the network, or log in") from error
+        raise _loading_error(source, error) from error
     if not isinstance(pipeline, WanVACEPipeline):
         raise WeightsError(f"model {source}: a {type(pipeline).__name__}; give a WanVACEPipeline")
     for name in ("transformer", "vae", "text_encoder"):
@@ -80,11 +81,24 @@ def load_stock(
     return pipeline.to(device)
 
 
-def default_preset(name: str, pipeline: Any) -> Preset:
-    """Wan's own settings, for a model that comes without a preset; the shift is its scheduler's."""
+def _loading_error(source: str | Path, error: Exception) -> IgrpoError:
+    """What an exception of a loader means: a library that is broken, a directory that is, or the Hub."""
+    reason = " ".join(str(error).split())[:300]
+    if isinstance(error, ImportError) or isinstance(error.__cause__, ImportError):
+        return DependencyError(f"a library does not load: {reason}. Install it again, or remove it")
+    if isinstance(source, Path):
+        return WeightsError(f"model {source.name}: bad files: {reason}. Copy them again")
+    return HubError(f"model {source}: {reason}. Check the name, the network, or log in")
+
+
+def default_preset(source: str | Path, pipeline: Any) -> Preset:
+    """Wan's own settings, for a model that comes without a preset; the shift is its scheduler's.
+
+    Its name is that of the repository, or of the directory without the folders it lies in.
+    """
     config = pipeline.scheduler.config
     return Preset(
-        name=name,
+        name=source.resolve().name if isinstance(source, Path) else source,
         geometry=Geometry(480, 832, 81, 16.0),
         steps=50,
         guidance_scale=5.0,

@@ -104,9 +104,9 @@ class VaceBackbone:
         return (latent_frames - 1) * self.temporal_scale + 1, tokens * height, tokens * width
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of the cleaned text with its end mark; 0 if cleaning leaves nothing."""
-        cleaned = _clean(text)
-        return len(self.tokenizer(cleaned).input_ids) if cleaned else 0
+        """Tokens of the cleaned text with its end mark; 0 if the tokenizer knows nothing of what is left."""
+        tokens = self.tokenizer(_clean(text)).input_ids
+        return len(tokens) if self.tokenizer.decode(tokens, skip_special_tokens=True).strip() else 0
 
     def latent_shape(self, geometry: Geometry, num_references: int) -> tuple[int, int, int, int]:
         """(z, K + T, H / spatial scale, W / spatial scale)."""
@@ -197,11 +197,12 @@ class VaceBackbone:
 
     def _encode_text(self, cleaned: str) -> Tensor:
         """[L, D]: the embedding of one cleaned text."""
-        inputs = self.tokenizer(
-            [cleaned], padding="max_length", max_length=self.text_length, return_tensors="pt"
-        )
-        assert inputs.input_ids.shape[1] == self.text_length, "a text is checked before it is encoded"
-        ids, mask = inputs.input_ids.to(self.device), inputs.attention_mask.to(self.device)
+        tokens = self.tokenizer(cleaned).input_ids
+        unused = self.text_length - len(tokens)
+        assert unused >= 0, "a text is checked before it is encoded"
+        # Padded by hand: a tokenizer told to pad pads for every thread that is using it at that moment.
+        ids = torch.tensor([tokens + [self.tokenizer.pad_token_id] * unused], device=self.device)
+        mask = torch.tensor([[1] * len(tokens) + [0] * unused], device=self.device)
         embeds: Tensor = self.text_encoder(ids, mask).last_hidden_state[0]
         return torch.where(mask[0, :, None] > 0, embeds, torch.zeros_like(embeds))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from igrpo_sdk.errors import DependencyError, FaceError, InputError, WeightsError
 from igrpo_sdk.training.evaluation.judge import Judge, judge_references, judge_videos, load_mean
+from igrpo_sdk.training.evaluation.judge_mean import main as make_mean
 from igrpo_sdk.training.evaluation.ownership import own_video
 from igrpo_sdk.training.world.renderer import render_references, render_scenes
 from igrpo_sdk.training.world.scenes import Actor, Scene
@@ -45,8 +46,9 @@ def imported(path: Path) -> Iterator[str]:
 
 def test_nothing_that_learns_knows_the_judge(root: Path) -> None:
     files = [path for name in LEARNING for path in (root / "training" / name).rglob("*.py")]
+    files += [root / "training" / "evaluation" / name for name in ("reader.py", "reader_training.py")]
     files += list((root / "igrpo_sdk").rglob("*.py"))
-    assert files
+    assert all(path.is_file() for path in files)
     for path in files:
         for name in imported(path):
             parts = set(name.split("."))
@@ -122,3 +124,14 @@ def test_the_shipped_mean_is_sound_and_a_damaged_one_is_refused(tmp_path: Path) 
         load_mean(tmp_path / "mean.json")
     with pytest.raises(WeightsError, match="judge_mean"):
         load_mean(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("people", ["0", "1000000", "many"])
+def test_the_mean_of_nobody_is_bad_usage(
+    people: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        make_mean(["--people", people, "--output", str(tmp_path / "mean.json")])
+    assert stop.value.code == 2
+    assert "--people" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.training.checkpoint import list_checkpoints, load
 from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.evaluation.reader import (
     APPEARANCE_SIZE,
@@ -29,12 +31,16 @@ from igrpo_sdk.training.evaluation.reader import (
 )
 from igrpo_sdk.training.evaluation.reader_training import (
     ReaderData,
+    ReaderRecipe,
+    ReaderTask,
     Wear,
     _moved,
     reader_loss,
     truth_of,
     wear_out,
 )
+from igrpo_sdk.training.pretrain.loop import Budget
+from igrpo_sdk.training.pretrain.trainer import Optimisation, make_optimizers
 from igrpo_sdk.training.world.renderer import render_scenes
 from igrpo_sdk.training.world.scenes import ACTIONS, PLACES, Actor, Scene, sample_scene
 
@@ -188,11 +194,22 @@ def test_weights_come_back_in_half_precision(tmp_path: Path) -> None:
         load_reader(tmp_path / "absent.safetensors")
 
 
+def test_a_batch_is_as_large_as_the_recipe_says() -> None:
+    recipe = ReaderRecipe(Budget(1), batch=3, model=TOY, data=ReaderData(group=2, groups=2, initial_groups=2))
+    video, truth = ReaderTask(recipe, torch.device("cpu")).draw(0, 0.0)
+    assert len(video) == len(truth.action) == len(truth.count) == 3
+    with pytest.raises(InputError, match="batch=0"):
+        replace(recipe, batch=0)
+    with pytest.raises(InputError, match="'adamw'"):
+        make_optimizers(Optimisation(method="muon"), [], [torch.nn.Parameter(torch.zeros(1))])
+
+
 def test_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train_world("tiny_reader_smoke", output=str(whole), device="cpu")
-    # Stopped by its own clock after the first step, then gone on with.
-    train_world("tiny_reader_smoke", ["budget.call_seconds=0.001"], output=str(parts), device="cpu")
+    killed = list_checkpoints(whole / "checkpoints")[0]  # as if the run had died after this one
+    assert 0 < load(killed).step < 4
+    shutil.copytree(killed, parts / "checkpoints" / killed.name)
     train_world("tiny_reader_smoke", resume="auto", output=str(parts), device="cpu")
     a, b = load_reader(whole / "reader.safetensors"), load_reader(parts / "reader.safetensors")
     assert all(torch.equal(a.state_dict()[name], b.state_dict()[name]) for name in a.state_dict())

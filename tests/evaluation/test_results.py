@@ -40,6 +40,13 @@ def test_notes_go_when_the_clip_is_written_anew(tmp_path: Path, frames: NDArray[
     assert folder.noted(0, "judged") is None
 
 
+def test_writing_a_clip_leaves_others_alone(tmp_path: Path, frames: NDArray[np.uint8]) -> None:
+    folder = ClipFolder(tmp_path)
+    for index in (10_000, 1000):  # one number begins with the other
+        folder.write(index, frames, {})
+    assert folder.read(10_000).facts["num_frames"] == len(frames)
+
+
 def test_a_damaged_clip_is_named(tmp_path: Path, frames: NDArray[np.uint8]) -> None:
     folder = ClipFolder(tmp_path)
     folder.write(0, frames, {})

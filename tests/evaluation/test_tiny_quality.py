@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from tiny import TINY, tiny_stock
 
 from igrpo_sdk.config import Geometry
@@ -80,6 +81,16 @@ def test_making_again_makes_nothing(benchmark: ModuleType, made: Path) -> None:
 def test_clips_of_other_settings_are_not_mixed(benchmark: ModuleType, made: Path) -> None:
     with pytest.raises(InputError, match="steps=3"):
         benchmark._keep_settings(made / "settings.json", {"pairs": 1, "model": "random", "steps": 4})
+
+
+def test_weights_are_told_apart_whatever_they_are_loaded_in(benchmark: ModuleType) -> None:
+    first, second = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    mark = benchmark.weights_mark(first, second)
+    with torch.no_grad():
+        second.bias[1] += 0.1
+    assert benchmark.weights_mark(first, second) != mark
+    second.bfloat16()
+    assert benchmark.weights_mark(first, second) == benchmark.weights_mark(first, second.float()) != mark
 
 
 def test_psnr_of_known_errors(benchmark: ModuleType) -> None:

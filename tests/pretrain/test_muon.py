@@ -24,7 +24,7 @@ def test_equals_torch_muon() -> None:
     for p, q in zip(ours, theirs, strict=True):
         assert torch.allclose(
             p, q, atol=5e-4
-        )  # both iterate in bfloat16; five steps move weights by about 0.03
+        )  # torch iterates in bfloat16; five steps move weights by about 0.03
 
 
 def test_orthogonalises() -> None:

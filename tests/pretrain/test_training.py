@@ -83,6 +83,46 @@ def test_resumed_run_has_the_same_bits(runs: Path, tmp_path: Path, name: str) ->
         assert_same(straight.parts[part], resumed.parts[part])
 
 
+def test_resuming_where_clips_replace_crops(tmp_path: Path) -> None:
+    """Step 4 is the first past 0.6 of six steps, but its batch is drawn while step 3 runs, before that."""
+    changed, output = ["batch.whole_from=0.6"], tmp_path / "resumed"
+    train_world("tiny_vae_smoke", set=changed, output=str(tmp_path / "straight"), device="cpu")
+    (killed,) = (
+        path
+        for path in checkpoint.list_checkpoints(tmp_path / "straight" / "checkpoints")
+        if path.name[-1] == "4"
+    )
+    shutil.copytree(killed, output / "checkpoints" / killed.name)
+    train_world("tiny_vae_smoke", set=changed, output=str(output), resume="auto", device="cpu")
+    assert_same(newest(tmp_path / "straight").parts["model"], newest(output).parts["model"])
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(runs: Path, tmp_path: Path) -> None:
+    path = newest(runs / "vae").path
+    for other, change in (("tiny_text_smoke", []), ("tiny_vae_smoke", ["model.base_dim=16"])):
+        with pytest.raises(WeightsError, match="does not fit this recipe"):
+            train_world(other, set=change, output=str(tmp_path), resume=str(path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override"),
+    [
+        ("tiny_vae_smoke", "init_from=no/where"),
+        ("tiny_flow_smoke", "vae=no/where"),
+        ("tiny_flow_smoke", "text=no/where"),
+        ("tiny_assemble", "flow=no/where"),
+    ],
+)
+def test_what_an_earlier_run_writes_is_missing(
+    runs: Path, tmp_path: Path, recipe: str, override: str
+) -> None:
+    """Never looked for on the Hub, where `no/where` could be the name of a repository."""
+    known = [] if recipe == "tiny_vae_smoke" else inputs("flow", runs)
+    known = known[:1] if recipe == "tiny_assemble" else known
+    with pytest.raises(WeightsError, match="no/where is missing: first run"):
+        train_world(recipe, set=[*known, override], output=str(tmp_path / "out"))
+
+
 def test_vae_is_scaled_and_loads(runs: Path) -> None:
     vae = AutoencoderKLWan.from_pretrained(runs / "vae" / "vae", dtype=torch.float32)
     assert len(vae.config.latents_mean) == vae.config.z_dim == len(vae.config.latents_std)
@@ -132,6 +172,19 @@ def test_init_from_takes_the_weights(runs: Path, tmp_path: Path) -> None:
         (["model.unknown=1"], "recipe.model.unknown is unknown"),
         (["budget.steps=many"], "budget.steps='many' must be of type int"),
         (["budget.steps=0"], "steps >= 1"),
+        (["budget.max_seconds=0"], "must be positive"),
+        (["batch=[1"], "no YAML value"),
+        (["kind=[vae]"], "must have a 'kind'"),
+        (["optimisation.learning_rate=-1"], "learning_rate >= 0"),
+        (["optimisation.average=1"], "average < 1"),
+        (["optimisation.method=muon"], "for the transformer"),
+        (["pool.refresh_every=0"], "at least one of everything"),
+        (["batch.clips=0"], "at least one of everything"),
+        (["batch.crop=64"], "batch.crop, crop_frames: height"),
+        (["batch.crop=15"], "does not divide by 4"),
+        (["batch.crop_frames=9"], "batch.crop, crop_frames: num_frames"),
+        (["clip.num_frames=6"], "clip: num_frames"),
+        (["stats_clips=0"], "stats_clips=0"),
         (["budget"], "must look like"),
         (["model.temperal_downsample=[true]"], "temperal_downsample"),
         (["optimisation.method=sgd"], "must be one of"),
@@ -141,6 +194,31 @@ def test_init_from_takes_the_weights(runs: Path, tmp_path: Path) -> None:
 def test_bad_recipes_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         train_world("tiny_vae_smoke", set=overrides, output=str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["batch=0"], "batch and held_out"),
+        (["held_out=0"], "batch and held_out"),
+        (["stills_until=2"], "stills_until=2.0"),
+        (["loss.drop_text=-0.1"], "drop_text"),
+        (["latents.odds=[1.5, -0.5]"], "odds"),
+    ],
+)
+def test_bad_recipes_of_the_transformer_are_refused(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train_world("tiny_flow_smoke", set=overrides, output=str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("content", [b"kind: vae\n seed: [", b"\xff\xfe\xff", b"- vae", b"kind: [vae]"])
+def test_a_recipe_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"recipe\.yaml"):
+        train_world(str(file), output=str(tmp_path))
 
 
 def test_unknown_recipe_is_refused(tmp_path: Path) -> None:

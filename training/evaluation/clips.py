@@ -51,7 +51,7 @@ class ClipFolder:
         count, height, width, channels = frames.shape
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for stale in self.folder.glob(f"{index:04d}*.json"):
+            for stale in self.folder.glob(f"{index:04d}.*json"):
                 stale.unlink()
             Image.fromarray(frames.reshape(count * height, width, channels)).save(aside, "PNG")
             aside.replace(picture)

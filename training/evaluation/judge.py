@@ -17,7 +17,6 @@ import functools
 import importlib.util
 import json
 import multiprocessing
-import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -30,6 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igrpo_sdk.errors import DependencyError, FaceError, InputError, WeightsError
+
+from .results import available_cores
 
 EMBEDDING_SIZE = 128
 DEFAULT_SHORT_SIDE = 336
@@ -86,6 +87,7 @@ class Judge:
                 people.
 
         Raises:
+            InputError: short_side is too small.
             DependencyError: dlib or its models are not installed.
             WeightsError: the shipped mean is missing or damaged.
         """
@@ -233,8 +235,7 @@ def judge_references(pictures: Iterable[Frames], workers: int | None = None) -> 
 
 
 def _spread(work: Callable[[Frames], T], items: Iterable[Frames], workers: int | None) -> Iterator[T]:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = available if workers is None else workers
+    count = available_cores() if workers is None else workers
     if count < 1:
         raise InputError(f"workers={workers} must be at least 1")
     _require_dlib()  # fail here, with a clear message, not in every worker

@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", type=int, default=150, help="people of each kind of picture")
     parser.add_argument("--output", type=Path, default=MEAN_FILE)
     options = parser.parse_args(arguments)
+    if not 1 <= options.people <= len(SPLITS["train"]):
+        parser.error(f"--people {options.people} must be from 1 to {len(SPLITS['train'])}")
     mean, faces = mean_embedding(options.people)
     command = f"python -m igrpo_sdk.training.evaluation.judge_mean --people {options.people}"
     rounded = [round(float(value), 6) for value in mean]

@@ -97,6 +97,10 @@ class ReaderRecipe:
     )
     every: Every = field(default_factory=Every)
 
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"batch={self.batch} must be at least 1")
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -259,8 +263,11 @@ class ReaderTask:
             rows = torch.randint(0, len(clips), (size,), generator=random).to(self.device)
             frames.append(clips[rows])
             truths.append(_map_truth(lambda t, rows=rows: t[rows], truth))  # type: ignore[misc]
-        fields = {name: torch.cat([getattr(t, name) for t in truths]) for name in Truth.__dataclass_fields__}
-        return torch.cat(frames), Truth(**fields)
+        exact = slice(self.recipe.batch)  # the parts may hold a few more
+        fields = {
+            name: torch.cat([getattr(t, name) for t in truths])[exact] for name in Truth.__dataclass_fields__
+        }
+        return torch.cat(frames)[exact], Truth(**fields)
 
     def _render(self, scenes: list[Scene]) -> Tensor:
         model = self.recipe.model
@@ -280,7 +287,7 @@ def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, 
     task = ReaderTask(recipe, where)
     matrices = [p for p in task.reader.parameters() if p.ndim > 1]
     others = [p for p in task.reader.parameters() if p.ndim <= 1]
-    optimizers = make_optimizers(recipe.optimisation, matrices, others)
+    optimizers = make_optimizers(recipe.optimisation, [], [*matrices, *others])
     restore(task, optimizers, clock, output, resume)
     clock.start()
     train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output)

@@ -25,10 +25,14 @@ _PACKAGES = (
 )
 
 
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hardware() -> str:
     """The GPU, if there is one, and the CPU cores this process may use, in words."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    words = f"{cores} CPU cores ({platform.machine()})"
+    words = f"{available_cores()} CPU cores ({platform.machine()})"
     import torch
 
     return f"{torch.cuda.get_device_name()}, {words}" if torch.cuda.is_available() else words

@@ -16,6 +16,7 @@ from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 
 from .card import write_card
+from .trainer import trained
 
 RUNS = {"tiny_vae": "vae-crops", "tiny_vae_motion": "vae", "tiny_text": "text", "tiny_flow": "flow"}
 """Recipes that make a pipeline, in order, and the folder that `recipes/tiny_vace.sh` gives to each."""
@@ -84,11 +85,11 @@ def _describe(recipe: AssembleRecipe, directory: Path, name: str) -> None:
 
 
 def _load_parts(recipe: AssembleRecipe) -> dict[str, object]:
-    flow, full = Path(recipe.flow), torch.float32
+    vae, flow, full = trained(recipe.vae), trained(recipe.flow), torch.float32
     try:
         # loaded in float32 and halved here: loading in half precision keeps some layers in float32
         return {
-            "vae": AutoencoderKLWan.from_pretrained(recipe.vae, dtype=full).half(),
+            "vae": AutoencoderKLWan.from_pretrained(vae, dtype=full).half(),
             "text_encoder": UMT5EncoderModel.from_pretrained(flow / "text_encoder", dtype=full).half(),
             "tokenizer": AutoTokenizer.from_pretrained(flow / "tokenizer"),
             "transformer": WanVACETransformer3DModel.from_pretrained(flow / "transformer", dtype=full).half(),
@@ -98,5 +99,5 @@ def _load_parts(recipe: AssembleRecipe) -> dict[str, object]:
         }
     except OSError as error:
         raise WeightsError(
-            f"a trained part is missing or damaged (vae={recipe.vae}, flow={recipe.flow}): {error}"
+            f"a trained part is missing or damaged (vae={vae}, flow={flow}): {error}"
         ) from None

@@ -41,10 +41,9 @@ class PoolConfig:
     """Steps between two groups."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.initial_groups <= self.groups or min(self.group_clips, self.group_stills) < 1:
-            raise InputError(
-                f"{self}: needs 1 <= initial_groups <= groups and at least one clip and still a group"
-            )
+        least = min(self.group_clips, self.group_stills, self.refresh_every)
+        if not 1 <= self.initial_groups <= self.groups or least < 1:
+            raise InputError(f"{self}: needs 1 <= initial_groups <= groups and at least one of everything")
 
 
 def letterbox_squares(pictures: Tensor, height: int, width: int) -> Tensor:

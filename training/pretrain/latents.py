@@ -43,7 +43,7 @@ class LatentConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if abs(sum(self.odds) - 1) > 1e-6 or not 1 <= len(self.odds) <= 3:
+        if abs(sum(self.odds) - 1) > 1e-6 or not 1 <= len(self.odds) <= 3 or min(self.odds) < 0:
             raise InputError(f"odds={self.odds} must be one to three shares that sum to 1")
         if min(self.clips, self.captions, self.pictures, self.chunk) < 1:
             raise InputError(f"{self}: clips, captions, pictures and chunk must be at least 1")
@@ -87,12 +87,6 @@ class Encoder:
             mean = encode_sequence(self.vae, video).float().chunk(2, dim=1)[0]
         normalised: Tensor = (mean - self._mean) / self._deviation
         return normalised
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Video [B, 3, T, H, W] in [-1, 1] of normalised latents, by diffusers' own decoder in float32."""
-        video: Tensor = self.vae.decode(latents.float() * self._deviation + self._mean).sample
-        return video
 
     def grey(self, clip: Geometry) -> Tensor:
         """Latents [1, z, t, h, w] of the all-zero (grey) video, VACE's "generate everything"."""

@@ -36,6 +36,8 @@ class Budget:
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 <= self.warmup < 1 or not 0 <= self.floor <= 1:
             raise InputError(f"budget {self} needs steps >= 1, 0 <= warmup < 1 and 0 <= floor <= 1")
+        if any(seconds is not None and seconds <= 0 for seconds in (self.max_seconds, self.call_seconds)):
+            raise InputError(f"budget {self}: max_seconds and call_seconds must be positive, or left out")
 
     def rate(self, progress: float) -> float:
         """Factor of the peak learning rate at `progress` in [0, 1]: linear rise, half a cosine to `floor`."""
@@ -72,8 +74,12 @@ class Clock:
     @property
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1], by steps or by time, whichever is further."""
+        return self.progress_at(self.step)
+
+    def progress_at(self, step: int) -> float:
+        """What `progress` would be now, with `step` steps done."""
         by_time = self.elapsed / self.budget.max_seconds if self.budget.max_seconds else 0.0
-        return min(1.0, max(self.step / self.budget.steps, by_time))
+        return min(1.0, max(step / self.budget.steps, by_time))
 
     @property
     def finished(self) -> bool:

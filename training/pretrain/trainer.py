@@ -13,7 +13,7 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from igrpo_sdk.errors import InputError
+from igrpo_sdk.errors import InputError, WeightsError
 
 from .. import checkpoint
 from .gradients import Gradients, RecordedGradients
@@ -34,6 +34,12 @@ class Optimisation:
     clip_norm: float = 1.0
     average: float = 0.999
     """Decay of the averaged weights, which are the ones evaluated and kept."""
+
+    def __post_init__(self) -> None:
+        if not (self.learning_rate >= 0 and self.weight_decay >= 0 and self.clip_norm > 0):
+            raise InputError(f"{self}: needs learning_rate >= 0, weight_decay >= 0 and clip_norm > 0")
+        if not (0 <= self.beta2 < 1 and 0 <= self.average < 1):
+            raise InputError(f"{self}: needs 0 <= beta2 < 1 and 0 <= average < 1")
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ def train(
     log, guard = Log(output, clock), FiniteGuard(parameters[0].device)
     log.event("start", **_where(parameters[0].device), parameters=sum(p.numel() for p in parameters))
     gradients = RecordedGradients(task.loss, parameters) if record else Gradients(task.loss, parameters)
-    batch = None if clock.finished else task.draw(clock.step, clock.progress)
+    # Every batch is drawn while the step before it runs: a resumed run must see it as that step did.
+    batch = None if clock.finished else task.draw(clock.step, clock.progress_at(max(0, clock.step - 1)))
     while not clock.finished and not clock.interrupted:
         loss, terms = gradients(batch)
         guard.watch(loss)
@@ -133,15 +140,24 @@ def save(task: Task, optimizers: Sequence[torch.optim.Optimizer], clock: Clock, 
 def restore(
     task: Task, optimizers: Sequence[torch.optim.Optimizer], clock: Clock, output: Path, resume: str | None
 ) -> None:
-    """Set everything from the checkpoint that `resume` names, if there is one."""
+    """Set everything from the checkpoint that `resume` names, if there is one.
+
+    Raises WeightsError when it is that of another model or another way of optimising.
+    """
     found = checkpoint.find(output / "checkpoints", resume)
     if found is None:
         return
-    for name, module in task.modules.items():
-        module.load_state_dict(found.parts["model"][name])
-    task.average.load(found.parts["average"])
-    for optimizer, state in zip(optimizers, found.parts["optimizer"], strict=True):
-        optimizer.load_state_dict(state)
+    try:
+        for name, module in task.modules.items():
+            module.load_state_dict(found.parts["model"][name])
+        task.average.load(found.parts["average"])
+        for optimizer, state in zip(optimizers, found.parts["optimizer"], strict=True):
+            optimizer.load_state_dict(state)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{found.path} does not fit this recipe: resume with the one that wrote it, or start in "
+            f"another output folder ({error})"
+        ) from None
     checkpoint.restore_random_states(found.parts["random"])
     clock.step, clock.behind = found.step, found.parts["state"]["elapsed"]
 
@@ -149,9 +165,14 @@ def restore(
 def make_optimizers(
     settings: Optimisation, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter]
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for `matrices` (2-D, hidden) and AdamW for `others`."""
+    """AdamW for everything, or Muon for `matrices` (2-D, hidden) and AdamW for `others`.
+
+    Raises InputError when Muon is asked for and there are no such matrices.
+    """
     matrices, others = list(matrices), list(others)
     by_muon = settings.method == "muon"
+    if by_muon and not matrices:
+        raise InputError("optimisation.method='muon' is for the transformer (kind flow): use 'adamw' here")
     adamw = torch.optim.AdamW(
         others if by_muon else matrices + others,
         lr=settings.learning_rate,
@@ -167,6 +188,17 @@ def make_optimizers(
     return optimizers
 
 
+def trained(directory: str | Path) -> Path:
+    """A directory that an earlier run wrote; WeightsError when it is missing.
+
+    Loaders would take a path that is no directory for the name of a repository on the Hub.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise WeightsError(f"{path} is missing: first run the recipe that writes it (docs/training.md)")
+    return path
+
+
 def write_model(model: ModelMixin | PreTrainedModel, directory: Path, shard: str = "14MB") -> Path:
     """Save a model as `directory` in files of at most `shard`, replacing what is there."""
     aside = directory.with_name(directory.name + ".partial")
@@ -175,8 +207,3 @@ def write_model(model: ModelMixin | PreTrainedModel, directory: Path, shard: str
     shutil.rmtree(directory, ignore_errors=True)
     aside.rename(directory)
     return directory
-
-
-def count_parameters(modules: Iterable[nn.Module]) -> int:
-    """Number of parameters of all modules together."""
-    return sum(p.numel() for module in modules for p in module.parameters())

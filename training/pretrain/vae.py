@@ -22,7 +22,7 @@ from igrpo_sdk.errors import InputError
 
 from .clips import CLIP, ClipPool, PoolConfig
 from .loop import Average, Budget, Clock, generator, pick_device
-from .trainer import Every, Optimisation, make_optimizers, restore, train, write_model
+from .trainer import Every, Optimisation, make_optimizers, restore, train, trained, write_model
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class VaeModel:
                 f"{self}: needs one temperal_downsample between dim_mults, two of them true (4x in time)"
             )
 
+    @property
+    def spatial_scale(self) -> int:
+        """Pixels per latent cell, along height and width."""
+        return (self.patch_size or 1) << (len(self.dim_mult) - 1)
+
     def build(self) -> AutoencoderKLWan:
         """A VAE with random weights; latents are not scaled yet (mean 0, deviation 1)."""
         patch = self.patch_size or 1
@@ -57,7 +62,7 @@ class VaeModel:
             out_channels=3 * patch * patch,
             patch_size=self.patch_size,
             scale_factor_temporal=4,
-            scale_factor_spatial=patch * 2 ** (len(self.dim_mult) - 1),
+            scale_factor_spatial=self.spatial_scale,
             latents_mean=[0.0] * self.z_dim,
             latents_std=[1.0] * self.z_dim,
         )
@@ -89,6 +94,10 @@ class VaeBatch:
     whole_from: float = 0.7
     """Share of the run after which whole clips replace crops."""
 
+    def __post_init__(self) -> None:
+        if min(self.crops, self.clips, self.stills) < 1 or not 0 <= self.whole_from <= 1:
+            raise InputError(f"{self}: needs at least one of everything and 0 <= whole_from <= 1")
+
 
 @dataclass(frozen=True)
 class VaeRecipe:
@@ -116,6 +125,17 @@ class VaeRecipe:
     stats_clips: int = 256
     """Clips over which the latents' mean and deviation are taken."""
 
+    def __post_init__(self) -> None:
+        if self.stats_clips < 1:
+            raise InputError(f"stats_clips={self.stats_clips} must be at least 1")
+        whole, cell = self.clip, self.model.spatial_scale
+        crop = Geometry(self.batch.crop, self.batch.crop, self.batch.crop_frames)
+        for name, size in (("clip", whole), ("batch.crop, crop_frames", crop)):
+            try:  # a window that does not fit into its clip would wrap around
+                size.check((cell, cell), 4, (whole.num_frames, whole.height, whole.width))
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+
 
 def train_vae(recipe: VaeRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
     """Train, evaluate and write the averaged VAE to `output/vae` (float16); returns that directory.
@@ -141,7 +161,7 @@ class VaeTask:
         torch.manual_seed(recipe.seed)
         self.vae = recipe.model.build().to(device)
         if recipe.init_from is not None:
-            self.vae.load_state_dict(AutoencoderKLWan.from_pretrained(recipe.init_from).state_dict())
+            self.vae.load_state_dict(AutoencoderKLWan.from_pretrained(trained(recipe.init_from)).state_dict())
         gpu = device.type == "cuda"
         if gpu:
             torch.backends.cudnn.benchmark = True
