@@ -9,7 +9,7 @@ from torch import nn
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.pretrain.clips import ClipPool, PoolConfig, letterbox_squares, to_video
-from igrpo_sdk.training.pretrain.flow import FlowLoss, draw_sigmas, embed_patches_by_product, spread_sigmas
+from igrpo_sdk.training.pretrain.flow import FlowLoss, draw_sigmas, spread_sigmas
 from igrpo_sdk.training.pretrain.latents import head_cells
 from igrpo_sdk.training.pretrain.loop import Average, Budget, Clock, generator, mix
 from igrpo_sdk.training.pretrain.text import NOBODY, QUESTIONS, UNKNOWN, answers
@@ -55,16 +55,6 @@ def test_sigmas_are_stratified_and_shifted(sigmas: str) -> None:
     assert drawn.max() < 1
     assert drawn.median() == pytest.approx(0.75, abs=0.01)  # the middle, 0.5, moved by shift 3
     assert torch.equal(spread_sigmas(1, 3.0), torch.tensor([0.75]))
-
-
-def test_patches_by_product_equal_the_convolution() -> None:
-    convolution = nn.Conv3d(5, 7, (1, 3, 2), (1, 3, 2)).double()
-    clip = torch.randn(2, 5, 3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = convolution(clip)
-    embed_patches_by_product(convolution)
-    assert torch.allclose(convolution(clip), expected, rtol=0, atol=1e-12)
-    with pytest.raises(AssertionError):
-        embed_patches_by_product(nn.Conv3d(5, 7, 3, 1))
 
 
 def test_progress_may_be_asked_of_another_step() -> None:

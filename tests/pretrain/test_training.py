@@ -20,6 +20,7 @@ from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.pretrain.clips import CLIP
 from igrpo_sdk.training.pretrain.flow import model_input
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder
+from igrpo_sdk.training.pretrain.readout import Truth
 
 
 @pytest.fixture(autouse=True)
@@ -137,12 +138,12 @@ def test_numbers_are_logged(runs: Path) -> None:
     assert last["psnr_video"] > 0
     assert last["psnr_still"] > 0
     assert {"who", "action", "background", "light"} <= rows(runs / "text")[-1].keys()
-    assert {"loss", "video", "head"} <= rows(runs / "flow")[-1].keys()
+    assert {"loss", "video", "head", "readout"} <= rows(runs / "flow")[-1].keys()
     assert Image.open(runs / "flow" / "samples.png").size == (9 * 48, 2 * 2 * 48)
 
 
-def test_a_loss_that_is_not_finite_updates_nothing(tmp_path: Path) -> None:
-    with pytest.raises(NumericsError, match="nothing was updated"):
+def test_a_loss_that_is_not_finite_saves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NumericsError, match="nothing was saved"):
         train_world(
             "tiny_vae_smoke",
             set=["loss.detail=.inf", "every.checkpoint=1"],
@@ -269,7 +270,10 @@ def test_training_sees_what_the_stock_pipeline_makes(runs: Path) -> None:
     encoder = Encoder(vae, torch.device("cpu"), half=False)
     references = torch.cat([encoder.encode(picture[None, :, None]) for picture in prepared[0]])[:, :, 0]
     grey = encoder.grey(Geometry(48, 48, 5))
-    batch = Batch(torch.randn_like(grey), references[None], grey[:, 0], torch.zeros(1, 128))
+    facts = Truth(
+        torch.zeros(1, 2, 58), torch.zeros(1, 2, 2, 9), torch.zeros(1, 2, 2, 4), torch.zeros(1, 2, 2)
+    )
+    batch = Batch(torch.randn_like(grey), references[None], grey[:, 0], torch.zeros(1, 128), facts)
     x0, control = model_input(batch, grey, transformer.config.vace_in_channels)
     assert torch.allclose(control, stock, atol=1e-5)
     assert torch.equal(x0[:, :, :2], control[:, : vae.config.z_dim, :2])

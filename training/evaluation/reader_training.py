@@ -281,7 +281,7 @@ def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, 
     """Train the reader; returns the weights `output/reader.safetensors` (float16, sizes in JSON beside them).
 
     Checkpoints go to `output/checkpoints`, numbers to `output/metrics.jsonl`. To ship the weights, copy the
-    two files to `training/evaluation/assets`. Raises NumericsError before a non-finite update.
+    two files to `training/evaluation/assets`. Raises NumericsError when a loss is not finite.
     """
     clock, where = Clock(recipe.budget), pick_device(device)
     task = ReaderTask(recipe, where)

@@ -28,10 +28,12 @@ from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.flow import interpolate, shift_sigmas, velocity_target
 
+from .attention import FusibleAttnProcessor
 from .clips import CLIP
 from .latents import Batch, Encoder, LatentConfig, LatentPool, tokenizer_function
 from .loop import Average, Budget, Clock, generator, pick_device
 from .preview import load_parts, write_preview
+from .readout import Readout, ReadoutConfig, targets
 from .text import embed_text
 from .trainer import Every, Optimisation, make_optimizers, restore, train, trained, write_model
 
@@ -104,6 +106,7 @@ class FlowRecipe:
     latents: LatentConfig = field(default_factory=LatentConfig)
     model: FlowModel = field(default_factory=FlowModel)
     loss: FlowLoss = field(default_factory=FlowLoss)
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     batch: int = 128
     stills_until: float = 0.0
     """Share of the run that sees only the first latent frame of each clip, a single picture: who stands where
@@ -167,13 +170,15 @@ class FlowTask:
         else:
             self.transformer = recipe.model.build(self.encoder.vae, self.text_encoder.config.d_model)
         self.transformer = self.transformer.float().to(device).train()
-        embed_patches_by_product(self.transformer.patch_embedding)
-        embed_patches_by_product(self.transformer.vace_patch_embedding)
+        self.transformer.set_attn_processor(FusibleAttnProcessor())
         self.text_encoder.train()
         self.modules: Mapping[str, nn.Module] = {
             "transformer": self.transformer,
             "text_encoder": self.text_encoder,
         }
+        self.readout = self._make_readout()
+        if self.readout is not None:
+            self.modules = {**self.modules, "readout": self.readout}
         self.average = Average(self.modules, recipe.optimisation.average)
         self.half = recipe.half and gpu
         self.record = recipe.record and gpu
@@ -181,6 +186,15 @@ class FlowTask:
         if recipe.compile and gpu:
             torch._dynamo.config.recompile_limit = 64
             self.transformer.compile_repeated_blocks(fullgraph=True)
+
+    def _make_readout(self) -> Readout | None:
+        asked, blocks = self.recipe.readout, self.transformer.blocks
+        if asked.weight == 0:
+            return None
+        if asked.block >= len(blocks):
+            raise InputError(f"readout.block={asked.block}: the transformer has {len(blocks)} blocks")
+        width = self.transformer.proj_out.in_features
+        return Readout(blocks[asked.block], width).to(self.device)
 
     def _load_data(self) -> None:
         tokenize = tokenizer_function(self.tokenizer)
@@ -219,7 +233,7 @@ class FlowTask:
         people = int(torch.multinomial(self._odds, 1, generator=random)) + 1
         batch = self.pools[people].sample(recipe.batch, *seed)
         if progress < recipe.stills_until:
-            batch = replace(batch, video=batch.video[:, :, :1], heads=batch.heads[:, :1])
+            batch = batch.first_frame()
         dropped = torch.rand(recipe.batch, generator=random).to(self.device) < recipe.loss.drop_text
         tokens = torch.where(dropped[:, None], self.empty, batch.tokens)
         sigma = draw_sigmas(recipe.batch, recipe.loss, random).to(self.device)
@@ -229,10 +243,16 @@ class FlowTask:
         grey = self.grey[:, :, : batch.video.shape[2]]  # causal: the first latents of a longer grey video
         x0, control = model_input(batch, grey, self.transformer.config.vace_in_channels)
         eps = torch.randn(x0.shape, generator=random, device=self.device)
-        return {
+        noised = {
             "x": interpolate(x0, eps, sigma.view(-1, 1, 1, 1, 1)), "target": velocity_target(x0, eps),
             "control": control, "sigma": sigma, "tokens": batch.tokens, "heads": batch.heads.float(),
         }  # fmt: skip
+        if self.readout is not None:
+            patch = self.transformer.config.patch_size[1]
+            grid = (x0.shape[3] // patch, x0.shape[4] // patch)
+            token = patch * self.encoder.vae.config.scale_factor_spatial
+            noised["told"], noised["counts"] = targets(batch.truth, grid, token)
+        return noised
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted squared error of the velocity; reference slots come first in time and weigh little."""
@@ -244,17 +264,17 @@ class FlowTask:
                 control_hidden_states=batch["control"],
                 return_dict=False,
             )[0].float()
+            told = None if self.readout is None else self.readout.loss(batch["told"], batch["counts"])
         error = (velocity - batch["target"]).square().mean(1)  # [B, K + t, h, w]
         heads = batch["heads"]
         references, video = error.split([error.shape[1] - heads.shape[1], heads.shape[1]], dim=1)
         weight = 1 + self.recipe.loss.head * heads
         loss = (video * weight).sum() / weight.sum() + self.recipe.loss.reference * references.mean()
         head = (video * heads).sum() / heads.sum().clamp(min=1)
-        return loss, {
-            "video": video.mean().detach(),
-            "head": head.detach(),
-            "reference": references.mean().detach(),
-        }
+        terms = {"video": video.mean(), "head": head, "reference": references.mean()}
+        if told is not None:
+            terms["readout"], loss = told, loss + self.recipe.readout.weight * told
+        return loss, {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -282,23 +302,6 @@ class FlowTask:
         write_model(text_encoder.half(), output / "text_encoder")
         self.tokenizer.save_pretrained(output / "tokenizer")
         return output
-
-
-def embed_patches_by_product(convolution: nn.Conv3d) -> None:
-    """Let a convolution of patches that do not overlap run as one matrix product, the same numbers.
-
-    cuDNN's 3-D convolutions of few channels in half precision took about half of a training step.
-    """
-    size = convolution.kernel_size
-    assert size == convolution.stride and not any(convolution.padding) and convolution.groups == 1
-
-    def forward(x: Tensor) -> Tensor:
-        for dim in (4, 3, 2):
-            x = torch.unflatten(x, dim, (-1, size[dim - 2]))
-        patches = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)  # [B, t, h, w, C * patch]
-        return F.linear(patches, convolution.weight.flatten(1), convolution.bias).movedim(-1, 1)
-
-    convolution.forward = forward  # type: ignore[method-assign, assignment]
 
 
 def draw_sigmas(count: int, loss: FlowLoss, random: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ mean and deviation, as pipelines normalise them, and kept in float16.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -23,6 +23,7 @@ from ..world.renderer import Rendered, render_references, render_scenes
 from ..world.scenes import Scene, sample_scene
 from .clips import letterbox_squares, to_video
 from .loop import generator, mix
+from .readout import Facts, Truth
 
 TEXT_LENGTH = 128
 """Tokens of a prompt, shorter ones padded with zeros behind the text encoder."""
@@ -65,6 +66,12 @@ class Batch:
     """[B, t, h, w] in {0, 1}: cells where a head is."""
     tokens: Tensor
     """[B, TEXT_LENGTH] token ids, padded with 0."""
+    truth: Truth
+
+    def first_frame(self) -> Batch:
+        """The same with the first latent frame of each clip only: a picture."""
+        truth = self.truth.first_frame()
+        return replace(self, video=self.video[:, :, :1], heads=self.heads[:, :1], truth=truth)
 
 
 class Encoder:
@@ -119,6 +126,7 @@ class LatentPool:
         )
         self._heads = torch.empty((count, t, *cells), dtype=torch.bool, device=device)
         self._tokens = torch.empty((count, config.captions, TEXT_LENGTH), dtype=torch.int32, device=device)
+        facts, truths = Facts(clip.fps, clip.num_frames, device), []
         for first in range(0, count, config.chunk):
             here = slice(first, first + config.chunk)
             seeds = [mix(config.seed, split, people, i) for i in range(here.start, here.stop)]
@@ -126,6 +134,7 @@ class LatentPool:
             made = render_scenes(scenes, clip.height, clip.width, clip.num_frames, clip.fps, device)
             self._video[here] = encoder.encode(to_video(made.frames))
             self._heads[here] = head_cells(made, t, cells, scale)
+            truths.append(facts.of(scenes, made))
             pictures = reference_pictures(scenes, seeds, config.pictures, clip, device)
             self._references[here] = encoder.encode(pictures).view(
                 len(scenes), config.pictures, people, z, *cells
@@ -133,6 +142,7 @@ class LatentPool:
             written = [text for i in range(config.captions) for text in captions(scenes, [i] * len(scenes))]
             tokens = tokenize(written).view(config.captions, len(scenes), TEXT_LENGTH)
             self._tokens[here] = tokens.transpose(0, 1).to(device)
+        self._truth = Truth.join(truths)
 
     def __len__(self) -> int:
         return len(self._video)
@@ -149,6 +159,7 @@ class LatentPool:
             self._references[index, picture].float(),
             self._heads[index].float(),
             self._tokens[index, text].long(),
+            self._truth[index],
         )
 
 

@@ -151,34 +151,34 @@ class Average:
 
 
 class FiniteGuard:
-    """Raises before the update when a loss is not finite, without stopping the GPU.
+    """Raises when a loss or a gradient is not finite, without stopping the GPU.
 
-    The loss is copied to the host as soon as the forward pass is queued (`watch`); `check` waits for that
-    copy only, while the device works on the backward pass that was queued behind it.
+    Both are copied to the host as soon as the gradients are there (`watch`); `check` waits for that copy
+    only, while the device works on what was queued behind it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._host = torch.zeros((), pin_memory=self._cuda)
+        self._host = torch.zeros(2, pin_memory=self._cuda)
         self._event = torch.cuda.Event() if self._cuda else None  # type: ignore[no-untyped-call]
 
-    def watch(self, loss: Tensor) -> None:
-        """Queue the copy of a scalar loss."""
-        self._host.copy_(loss.detach(), non_blocking=self._cuda)
+    def watch(self, loss: Tensor, norm: Tensor) -> None:
+        """Queue the copy of a scalar loss and of the gradient's norm."""
+        self._host.copy_(torch.stack([loss.detach().float(), norm.detach()]), non_blocking=self._cuda)
         if self._event is not None:
             self._event.record()
 
     def check(self, step: int) -> float:
-        """The loss as a number; NumericsError if it is not finite."""
+        """The loss as a number; NumericsError if it or the norm is not finite."""
         if self._event is not None:
             self._event.synchronize()
-        value = float(self._host)
-        if not math.isfinite(value):
+        loss, norm = self._host.tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NumericsError(
-                f"the loss is {value} at step {step}; nothing was updated: "
+                f"the loss is {loss} and its gradient's norm {norm} at step {step}; nothing was saved since: "
                 "resume from the last checkpoint with a lower learning rate"
             )
-        return value
+        return float(loss)
 
 
 class Log:

@@ -86,7 +86,7 @@ def train(
 
     With `record` the forward and backward passes run as CUDA graphs, one for each shape of a batch, which
     must then be a mapping of tensors. Numbers go to `output/metrics.jsonl`, checkpoints to
-    `output/checkpoints`. Raises NumericsError before an update by a loss that is not finite.
+    `output/checkpoints`. Raises NumericsError when a loss or a gradient is not finite, before a checkpoint.
     """
     parameters = [p for module in task.modules.values() for p in module.parameters()]
     log, guard = Log(output, clock), FiniteGuard(parameters[0].device)
@@ -96,16 +96,16 @@ def train(
     batch = None if clock.finished else task.draw(clock.step, clock.progress_at(max(0, clock.step - 1)))
     while not clock.finished and not clock.interrupted:
         loss, terms = gradients(batch)
-        guard.watch(loss)
-        batch = task.draw(clock.step + 1, clock.progress)  # queued while the device is busy with this step
-        value = guard.check(clock.step)
+        batch = task.draw(clock.step + 1, clock.progress)
         rate = clock.budget.rate(clock.progress)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate * group["initial_lr"]
         norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+        guard.watch(loss, norm)
         for optimizer in optimizers:
             optimizer.step()
         task.average.update(clock.step)
+        value = guard.check(clock.step)  # the first wait: all of the step is queued behind its gradients
         clock.step += 1
         if clock.step % every.log == 0:
             log.step(loss=value, norm=float(norm), **{name: float(term) for name, term in terms.items()})

@@ -142,7 +142,7 @@ def train_vae(recipe: VaeRecipe, output: Path, resume: str | None = None, device
 
     Checkpoints go to `output/checkpoints`, numbers to `output/metrics.jsonl`. A run that used up
     `budget.call_seconds` writes its current weights too and goes on with resume="auto". Raises NumericsError
-    before a non-finite update.
+    when a loss or a gradient is not finite.
     """
     clock = Clock(recipe.budget)
     task = VaeTask(recipe, pick_device(device))
