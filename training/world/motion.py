@@ -24,7 +24,7 @@ CHANNELS = (
 
 _SCENE_STREAM, _REFERENCE_STREAM = 3, 4
 _PLACE_X = {1: (0.0, 0.0, 0.0), 2: (-0.62, 0.0, 0.62), 3: (-0.87, 0.0, 0.87)}  # left, middle, right
-_HEAD_SCALE = {1: 0.52, 2: 0.46, 3: 0.375}
+_HEAD_SCALE = {1: 0.62, 2: 0.58, 3: 0.45}
 # light: (horizontal direction, ambient share, warmth, gain)
 _LIGHT = {
     "even": (0.0, 0.52, 0.0, 1.0), "warm": (0.1, 0.46, 1.0, 1.0), "cool": (-0.1, 0.46, -1.0, 1.0),
@@ -145,7 +145,7 @@ def _act(pose: Pose, f: dict[str, Tensor], draws: Tensor, seconds: Tensor, progr
 
 def _walk(pose: Pose, f: dict[str, Tensor], progress: Tensor) -> None:
     """Walking in from the nearer side, and swapping places, in place."""
-    outside = torch.sign(f["start"] + 1e-3) * 1.85
+    outside = torch.sign(f["start"] + 1e-3) * 2.1
     enter = _ramp(progress, -0.15, 0.62)
     pose["x"] += f["walk_in"] * (outside - f["start"]) * (1 - enter)
     pose["yaw"] -= f["walk_in"] * 0.45 * torch.sign(outside) * (1 - _ramp(progress, 0.4, 0.75))
