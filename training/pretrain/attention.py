@@ -42,6 +42,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     `cos` and `sin` are [1, N, 1, d], every value twice, as diffusers' WanRotaryPosEmbed gives them.
     """
     swapped = torch.unflatten(x, -1, (-1, 2)).flip(-1).flatten(-2)
-    sign = torch.tensor([-1.0, 1.0], device=x.device).repeat(x.shape[-1] // 2)
+    sign = torch.arange(x.shape[-1], device=x.device) % 2 * 2 - 1  # -1, 1, -1, ...; no copy from the host
     rotated: Tensor = x * cos + swapped * (sin * sign)
     return rotated

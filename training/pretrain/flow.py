@@ -144,7 +144,9 @@ def train_flow(recipe: FlowRecipe, output: Path, resume: str | None = None, devi
     restore(task, optimizers, clock, output, resume)
     clock.start()
     print(f"[data] {task.num_clips} clips cached after {clock.process_seconds:.1f} s", flush=True)
-    train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output, task.record)
+    train(
+        task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output, task.record, task.export
+    )
     task.export(output)
     if recipe.previews:
         pipe = load_parts(Path(recipe.vae), output, recipe.loss.shift, recipe.clip, str(task.device))

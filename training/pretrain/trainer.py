@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -81,12 +81,14 @@ def train(
     every: Every,
     output: Path,
     record: bool = False,
+    export: Callable[[Path], object] | None = None,
 ) -> None:
     """Take steps until the budget is spent; the peak learning rate of a group is its `initial_lr`.
 
     With `record` the forward and backward passes run as CUDA graphs, one for each shape of a batch, which
-    must then be a mapping of tensors. Numbers go to `output/metrics.jsonl`, checkpoints to
-    `output/checkpoints`. Raises NumericsError when a loss or a gradient is not finite, before a checkpoint.
+    must then be a mapping of tensors. `export(output)` writes the weights after every evaluation, to be
+    tried while the run goes on. Numbers go to `output/metrics.jsonl`, checkpoints to `output/checkpoints`.
+    Raises NumericsError when a loss or a gradient is not finite, before a checkpoint.
     """
     parameters = [p for module in task.modules.values() for p in module.parameters()]
     log, guard = Log(output, clock), FiniteGuard(parameters[0].device)
@@ -111,6 +113,8 @@ def train(
             log.step(loss=value, norm=float(norm), **{name: float(term) for name, term in terms.items()})
         if clock.step % every.evaluation == 0:
             log.event("validation", **task.evaluate())
+            if export is not None:
+                export(output)
         if clock.step % every.checkpoint == 0:
             save(task, optimizers, clock, output)
     save(task, optimizers, clock, output)
