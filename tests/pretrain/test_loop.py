@@ -71,7 +71,7 @@ def test_head_cells_follow_the_boxes() -> None:
     visible[0, 2] = 0
     boxes[0, 2] = torch.tensor([0.0, 0.0, 16.0, 8.0])  # hidden: counts for nothing
     made = Rendered(torch.zeros(1, 5, 8, 16, 3, dtype=torch.uint8), boxes, visible, torch.ones(1, 3).bool())
-    cells = head_cells(made, 2, (2, 4), 4)
+    cells = head_cells(made, (2, 4), 4)
     assert cells[0, 0].tolist() == [[True, True, False, False], [False] * 4]
     assert cells[0, 1].tolist() == [[False] * 4, [False, False, True, True]]
 

@@ -20,7 +20,8 @@ from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.pretrain.clips import CLIP
 from igrpo_sdk.training.pretrain.flow import model_input
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder
-from igrpo_sdk.training.pretrain.readout import Truth
+from igrpo_sdk.training.pretrain.readout import CHANNELS, Truth
+from igrpo_sdk.training.world.identities import NAMES
 
 
 @pytest.fixture(autouse=True)
@@ -270,9 +271,8 @@ def test_training_sees_what_the_stock_pipeline_makes(runs: Path) -> None:
     encoder = Encoder(vae, torch.device("cpu"), half=False)
     references = torch.cat([encoder.encode(picture[None, :, None]) for picture in prepared[0]])[:, :, 0]
     grey = encoder.grey(Geometry(48, 48, 5))
-    facts = Truth(
-        torch.zeros(1, 2, 58), torch.zeros(1, 2, 2, 9), torch.zeros(1, 2, 2, 4), torch.zeros(1, 2, 2)
-    )
+    sizes = ((len(NAMES),), (2, len(CHANNELS)), (2, 4), (2,))
+    facts = Truth(*(torch.zeros(1, 2, *size) for size in sizes))
     batch = Batch(torch.randn_like(grey), references[None], grey[:, 0], torch.zeros(1, 128), facts)
     x0, control = model_input(batch, grey, transformer.config.vace_in_channels)
     assert torch.allclose(control, stock, atol=1e-5)

@@ -30,7 +30,7 @@ from igrpo_sdk.errors import InputError, WeightsError
 
 from ..world.face import hair_colour, pick, skin_colour
 from ..world.identities import COLUMN, HAIR_STYLES, TOP_RGB, identity_vectors
-from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, PLACES, Scene
+from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, PLACES, Scene, actor_keys
 
 WEIGHTS = Path(__file__).parent / "assets" / "reader.safetensors"
 APPEARANCE_SIZE = 13 + len(HAIR_STYLES)
@@ -233,9 +233,7 @@ def appearance_vectors(vectors: Tensor) -> Tensor:
 
 def actor_appearances(scene: Scene) -> NDArray[np.float32]:
     """True appearance vectors (P, A) of a scene's actors, in reference order."""
-    people = torch.tensor([actor.identity for actor in scene.actors])
-    looks = torch.tensor([-1 if actor.look is None else actor.look for actor in scene.actors])
-    return np.asarray(appearance_vectors(identity_vectors(people, looks)).numpy(), np.float32)
+    return np.asarray(appearance_vectors(identity_vectors(*actor_keys(scene.actors))).numpy(), np.float32)
 
 
 @dataclass(frozen=True)

@@ -285,9 +285,7 @@ def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, 
     """
     clock, where = Clock(recipe.budget), pick_device(device)
     task = ReaderTask(recipe, where)
-    matrices = [p for p in task.reader.parameters() if p.ndim > 1]
-    others = [p for p in task.reader.parameters() if p.ndim <= 1]
-    optimizers = make_optimizers(recipe.optimisation, [], [*matrices, *others])
+    optimizers = make_optimizers(recipe.optimisation, [], task.reader.parameters())
     restore(task, optimizers, clock, output, resume)
     clock.start()
     train(task, optimizers, clock, recipe.optimisation.clip_norm, recipe.every, output)

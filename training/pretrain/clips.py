@@ -7,6 +7,7 @@ alone, so that a resumed run sees the same data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -147,6 +148,14 @@ def draw_people(count: int, split: str, *seed: int | str) -> tuple[Tensor, Tenso
     random = generator(torch.device("cpu"), *seed)
     identities = torch.randint(people.start, people.stop, (count,), generator=random)
     return identities, torch.randint(0, 2**31 - 1, (count,), generator=random)
+
+
+def per_latent(x: Tensor, dim: int, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Values of frames along `dim` as values of latent frames: frame 0 alone, then `reduce` of each four."""
+    first, later = torch.split(x, [1, x.shape[dim] - 1], dim)
+    if not later.shape[dim]:
+        return first
+    return torch.cat([first, reduce(torch.unflatten(later, dim, (-1, 4)), dim + 1)], dim)
 
 
 def to_video(frames: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from igrpo_sdk.errors import InputError
 
 from ..world.captions import captions
 from ..world.renderer import Rendered, render_references, render_scenes
-from ..world.scenes import Scene, sample_scene
-from .clips import letterbox_squares, to_video
+from ..world.scenes import Scene, actor_keys, sample_scene
+from .clips import letterbox_squares, per_latent, to_video
 from .loop import generator, mix
 from .readout import Facts, Truth
 
@@ -133,7 +133,7 @@ class LatentPool:
             scenes = [sample_scene(seed, split, people) for seed in seeds]
             made = render_scenes(scenes, clip.height, clip.width, clip.num_frames, clip.fps, device)
             self._video[here] = encoder.encode(to_video(made.frames))
-            self._heads[here] = head_cells(made, t, cells, scale)
+            self._heads[here] = head_cells(made, cells, scale)
             truths.append(facts.of(scenes, made))
             pictures = reference_pictures(scenes, seeds, config.pictures, clip, device)
             self._references[here] = encoder.encode(pictures).view(
@@ -168,15 +168,14 @@ def reference_pictures(
 ) -> Tensor:
     """Letterboxed one-frame videos of all actors: [scenes * pictures * people, 3, 1, H, W] in [-1, 1]."""
     actors = [actor for scene in scenes for _ in range(pictures) for actor in scene.actors]
-    identities = torch.tensor([actor.identity for actor in actors])
-    looks = torch.tensor([-1 if actor.look is None else actor.look for actor in actors])
+    identities, looks = actor_keys(actors)
     per_scene = pictures * len(scenes[0].actors)
     drawn = torch.tensor([mix(seed, "picture", i) >> 33 for seed in seeds for i in range(per_scene)])
     squares = render_references(identities, drawn, clip.height, looks, device)
     return to_video(letterbox_squares(squares, clip.height, clip.width)[:, None])
 
 
-def head_cells(made: Rendered, t: int, cells: tuple[int, int], scale: int) -> Tensor:
+def head_cells(made: Rendered, cells: tuple[int, int], scale: int) -> Tensor:
     """Latent cells [B, t, h, w] (bool) that a visible head's box covers in any of the cell's frames."""
     device = made.boxes.device
     y = (torch.arange(cells[0], device=device) + 0.5) * scale
@@ -184,9 +183,7 @@ def head_cells(made: Rendered, t: int, cells: tuple[int, int], scale: int) -> Te
     x0, y0, x1, y1 = made.boxes.unsqueeze(-1).unbind(3)  # [B, P, T, 1] each
     shown = (made.visible > 0)[..., None, None]
     inside = ((y >= y0) & (y < y1))[..., :, None] & ((x >= x0) & (x < x1))[..., None, :] & shown
-    frames = inside.any(1).float()  # [B, T, h, w]; the first latent is frame 0, the others four frames each
-    later = torch.unflatten(frames[:, 1:], 1, (t - 1, 4)).amax(2) if t > 1 else frames[:, 1:]
-    return torch.cat([frames[:, :1], later], dim=1).bool()
+    return per_latent(inside.any(1).float(), 1, torch.amax).bool()  # of [B, T, h, w]
 
 
 def tokenizer_function(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[str]], Tensor]:

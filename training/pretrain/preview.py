@@ -16,7 +16,7 @@ from igrpo_sdk.pipeline import IdentityPipeline
 
 from ..world.captions import captions
 from ..world.renderer import render_references, render_scenes
-from ..world.scenes import MAX_PEOPLE, Scene, sample_scene
+from ..world.scenes import MAX_PEOPLE, Scene, actor_keys, sample_scene
 from .clips import letterbox_squares
 from .latents import TEXT_LENGTH
 from .loop import mix
@@ -54,8 +54,7 @@ def write_preview(pipe: IdentityPipeline, count: int, output: Path) -> Path:
 
 
 def _pictures(scene: Scene, size: int, device: torch.device) -> Tensor:
-    identities = torch.tensor([actor.identity for actor in scene.actors])
-    looks = torch.tensor([-1 if actor.look is None else actor.look for actor in scene.actors])
+    identities, looks = actor_keys(scene.actors)
     seeds = torch.tensor([mix(scene.seed, "preview", i) >> 33 for i in range(len(scene.actors))])
     return render_references(identities, seeds, size, looks, device).cpu()
 

@@ -20,7 +20,8 @@ from igrpo_sdk.errors import InputError
 from ..world.identities import NAMES, identity_vectors
 from ..world.motion import scene_poses
 from ..world.renderer import Rendered
-from ..world.scenes import Scene, sample_scene
+from ..world.scenes import Scene, actor_keys, sample_scene
+from .clips import per_latent
 
 CHANNELS = ("yaw", "pitch", "roll", "open", "smile", "blink", "gaze_x", "gaze_y", "brow")
 SIZE = len(NAMES) + len(CHANNELS) + 2
@@ -80,28 +81,21 @@ class Facts:
         """The truth of scenes with the same number of people and of what was rendered of them."""
         people = len(scenes[0].actors)
         actors = [actor for scene in scenes for actor in scene.actors]
-        looks = torch.tensor([-1 if actor.look is None else actor.look for actor in actors])
-        vectors = identity_vectors(torch.tensor([actor.identity for actor in actors]), looks)
+        vectors = identity_vectors(*actor_keys(actors))
         mean, deviation = self._vectors
         vectors = torch.unflatten((vectors - mean) / deviation, 0, (len(scenes), people))
         mean, deviation = self._channels
         poses = (self._poses(scenes)[:, :people] - mean) / deviation
         return Truth(
             vectors.to(self._device),
-            latent_means(poses).to(self._device),
-            latent_means(made.boxes[:, :people]),
-            latent_means(made.visible[:, :people, :, None])[..., 0],
+            per_latent(poses, 2, torch.mean).to(self._device),
+            per_latent(made.boxes[:, :people], 2, torch.mean),
+            per_latent(made.visible[:, :people], 2, torch.mean),
         )
 
     def _poses(self, scenes: Sequence[Scene]) -> Tensor:
         found = scene_poses(scenes, self._num_frames, self._fps, torch.device("cpu"))
         return torch.stack([found[name] for name in CHANNELS], dim=-1)
-
-
-def latent_means(x: Tensor) -> Tensor:
-    """[B, K, T, C] over frames as [B, K, t, C]: frame 0 alone, then means of four, as a latent sees them."""
-    first, later = x[:, :, :1], x[:, :, 1:]
-    return torch.cat([first, torch.unflatten(later, 2, (-1, 4)).mean(3)], dim=2) if x.shape[2] > 1 else first
 
 
 def targets(truth: Truth, grid: tuple[int, int], token: int) -> tuple[Tensor, Tensor]:

@@ -17,13 +17,11 @@ import random
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeVar
 
-import torch
-
 from igrpo_sdk.errors import InputError
 
 from .identities import Appearance, appearances, identity_vectors
 from .naming import visible_name
-from .scenes import PLACES, Scene
+from .scenes import PLACES, Scene, actor_keys
 from .wording import (
     ACTION_WORDINGS,
     BACKGROUND_SENTENCES,
@@ -108,10 +106,7 @@ def captions(scenes: Sequence[Scene], seeds: Sequence[int], naming: Naming = "mi
     if naming == "order":
         return [_write(scene, None, seed, naming) for scene, seed in zip(scenes, seeds, strict=True)]
     actors = [actor for scene in scenes for actor in scene.actors]
-    looks = [-1 if actor.look is None else actor.look for actor in actors]
-    visible = iter(
-        appearances(identity_vectors(torch.tensor([actor.identity for actor in actors]), torch.tensor(looks)))
-    )
+    visible = iter(appearances(identity_vectors(*actor_keys(actors))))
     return [
         _write(scene, [next(visible) for _ in scene.actors], seed, naming)
         for scene, seed in zip(scenes, seeds, strict=True)

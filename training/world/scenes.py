@@ -6,6 +6,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from igrpo_sdk.errors import InputError
 
 from .identities import SPLITS
@@ -106,6 +109,12 @@ def sample_scene(
     deeds = _draw_actions(rng, count, actions)
     actors = tuple(Actor(i, p, a) for i, p, a in zip(identities, places, deeds, strict=True))
     return Scene(actors, rng.choice(BACKGROUNDS), rng.choice(LIGHTS), seed)
+
+
+def actor_keys(actors: Sequence[Actor]) -> tuple[Tensor, Tensor]:
+    """Numbers and looks of actors as `identities.identity_vectors` takes them, both int64 (N,)."""
+    numbers = torch.tensor([actor.identity for actor in actors])
+    return numbers, torch.tensor([-1 if actor.look is None else actor.look for actor in actors])
 
 
 def _draw_actions(rng: random.Random, count: int, actions: Sequence[str]) -> list[str]:
