@@ -20,8 +20,7 @@ from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.pretrain.clips import CLIP
 from igrpo_sdk.training.pretrain.flow import model_input
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder
-from igrpo_sdk.training.pretrain.readout import CHANNELS, Truth
-from igrpo_sdk.training.world.identities import NAMES
+from igrpo_sdk.training.pretrain.readout import CHANNELS, PERSON, Truth
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +33,24 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with finished smoke runs `vae`, `text` and `flow`."""
+    """Folder with finished smoke runs `vae`, `text`, `stills` and `flow`."""
     root = tmp_path_factory.mktemp("runs")
-    for name in ("vae", "text", "flow"):
-        train_world(f"tiny_{name}_smoke", set=inputs(name, root), output=str(root / name), device="cpu")
+    for name, recipe in RECIPES.items():
+        train_world(recipe, set=inputs(name, root), output=str(root / name), device="cpu")
     return root
 
 
+RECIPES = {
+    "vae": "tiny_vae_smoke", "text": "tiny_text_smoke", "stills": "tiny_flow_stills_smoke",
+    "flow": "tiny_flow_smoke",
+}  # fmt: skip
+
+
 def inputs(name: str, root: Path) -> list[str]:
-    return [f"vae={root / 'vae' / 'vae'}", f"text={root / 'text'}"] if name == "flow" else []
+    vae, text, stills = f"vae={root / 'vae' / 'vae'}", root / "text", root / "stills"
+    return {"stills": [vae, f"text={text}"], "flow": [vae, f"text={stills}", f"init_from={stills}"]}.get(
+        name, []
+    )
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
@@ -70,7 +78,7 @@ def assert_same(a: Any, b: Any) -> None:
         assert a == b
 
 
-@pytest.mark.parametrize("name", ["vae", "text", "flow"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_resumed_run_has_the_same_bits(runs: Path, tmp_path: Path, name: str) -> None:
     output = tmp_path / name
     killed = checkpoint.list_checkpoints(runs / name / "checkpoints")[
@@ -78,7 +86,7 @@ def test_resumed_run_has_the_same_bits(runs: Path, tmp_path: Path, name: str) ->
     ]  # as if the run had died after this one
     assert 0 < checkpoint.load(killed).step < 6
     shutil.copytree(killed, output / "checkpoints" / killed.name)
-    train_world(f"tiny_{name}_smoke", set=inputs(name, runs), output=str(output), resume="auto", device="cpu")
+    train_world(RECIPES[name], set=inputs(name, runs), output=str(output), resume="auto", device="cpu")
     straight, resumed = newest(runs / name), newest(output)
     assert straight.step == resumed.step == 6
     for part in ("model", "average", "optimizer"):
@@ -203,7 +211,8 @@ def test_bad_recipes_are_refused(tmp_path: Path, overrides: list[str], message: 
     [
         (["batch=0"], "batch and held_out"),
         (["held_out=0"], "batch and held_out"),
-        (["stills_until=2"], "stills_until=2.0"),
+        (["readout.blocks=[-1]"], "numbers of blocks"),
+        (["readout.blocks=[]"], "numbers of blocks"),
         (["loss.drop_text=-0.1"], "drop_text"),
         (["latents.odds=[1.5, -0.5]"], "odds"),
     ],
@@ -213,6 +222,12 @@ def test_bad_recipes_of_the_transformer_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         train_world("tiny_flow_smoke", set=overrides, output=str(tmp_path), device="cpu")
+
+
+def test_a_readout_needs_blocks_that_are_there(runs: Path, tmp_path: Path) -> None:
+    wrong = [*inputs("flow", runs), "readout.blocks=[0, 2]"]
+    with pytest.raises(InputError, match=r"readout\.blocks=\(0, 2\): the transformer has 2 blocks"):
+        train_world("tiny_flow_smoke", set=wrong, output=str(tmp_path), device="cpu")
 
 
 @pytest.mark.parametrize("content", [b"kind: vae\n seed: [", b"\xff\xfe\xff", b"- vae", b"kind: [vae]"])
@@ -271,8 +286,8 @@ def test_training_sees_what_the_stock_pipeline_makes(runs: Path) -> None:
     encoder = Encoder(vae, torch.device("cpu"), half=False)
     references = torch.cat([encoder.encode(picture[None, :, None]) for picture in prepared[0]])[:, :, 0]
     grey = encoder.grey(Geometry(48, 48, 5))
-    sizes = ((len(NAMES),), (2, len(CHANNELS)), (2, 4), (2,))
-    facts = Truth(*(torch.zeros(1, 2, *size) for size in sizes))
+    sizes = ((PERSON,), (2, len(CHANNELS)), (2, 4), (2,))
+    facts = Truth(*(torch.zeros(1, 2, *size) for size in sizes), known=torch.ones(1))
     batch = Batch(torch.randn_like(grey), references[None], grey[:, 0], torch.zeros(1, 128), facts)
     x0, control = model_input(batch, grey, transformer.config.vace_in_channels)
     assert torch.allclose(control, stock, atol=1e-5)

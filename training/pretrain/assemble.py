@@ -18,7 +18,10 @@ from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from .card import write_card
 from .trainer import trained
 
-RUNS = {"tiny_vae": "vae-crops", "tiny_vae_motion": "vae", "tiny_text": "text", "tiny_flow": "flow"}
+RUNS = {
+    "tiny_vae": "vae-crops", "tiny_vae_motion": "vae", "tiny_text": "text", "tiny_flow_stills": "stills",
+    "tiny_flow": "flow",
+}  # fmt: skip
 """Recipes that make a pipeline, in order, and the folder that `recipes/tiny_vace.sh` gives to each."""
 
 _MIB = 2**20

@@ -9,6 +9,9 @@ holds, per frame,
 
 The target is the velocity eps - x0 (rectified flow; Liu et al. 2022, arXiv 2209.03003); the reference slots
 count little, the heads count more. Batches have one number of people each.
+
+Where the prompt is left out, for guidance, the references are another example's: without a prompt they then
+say nothing of the video, and guidance strengthens what the references say along with what the prompt says.
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ class FlowLoss:
     head: float = 1.0
     """Extra weight of cells where a head is."""
     drop_text: float = 0.1
-    """Share of examples whose prompt is replaced by the empty one, for guidance."""
+    """Share of examples with the empty prompt and the references of another example, for guidance."""
 
     def __post_init__(self) -> None:
         if not (self.shift > 0 and 0 <= self.drop_text <= 1):
@@ -108,9 +111,6 @@ class FlowRecipe:
     loss: FlowLoss = field(default_factory=FlowLoss)
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     batch: int = 128
-    stills_until: float = 0.0
-    """Share of the run that sees only the first latent frame of each clip, a single picture: who stands where
-    and looks how is learned there, at half the cost; motion afterwards."""
     optimisation: Optimisation = field(default_factory=Optimisation)
     every: Every = field(default_factory=Every)
     half: bool = True
@@ -129,8 +129,6 @@ class FlowRecipe:
     def __post_init__(self) -> None:
         if min(self.batch, self.held_out) < 1 or self.previews < 0:
             raise InputError("batch and held_out must be at least 1, previews at least 0")
-        if not 0 <= self.stills_until <= 1:
-            raise InputError(f"stills_until={self.stills_until} must be a share of the run, in [0, 1]")
 
 
 def train_flow(recipe: FlowRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
@@ -193,10 +191,10 @@ class FlowTask:
         asked, blocks = self.recipe.readout, self.transformer.blocks
         if asked.weight == 0:
             return None
-        if asked.block >= len(blocks):
-            raise InputError(f"readout.block={asked.block}: the transformer has {len(blocks)} blocks")
+        if max(asked.blocks) >= len(blocks):
+            raise InputError(f"readout.blocks={asked.blocks}: the transformer has {len(blocks)} blocks")
         width = self.transformer.proj_out.in_features
-        return Readout(blocks[asked.block], width).to(self.device)
+        return Readout([blocks[i] for i in asked.blocks], width).to(self.device)
 
     def _load_data(self) -> None:
         tokenize = tokenizer_function(self.tokenizer)
@@ -233,17 +231,13 @@ class FlowTask:
         recipe, seed = self.recipe, (self.recipe.seed, "step", step)
         random = generator(torch.device("cpu"), *seed, "people")
         people = int(torch.multinomial(self._odds, 1, generator=random)) + 1
-        batch = self.pools[people].sample(recipe.batch, *seed)
-        if progress < recipe.stills_until:
-            batch = batch.first_frame()
         dropped = torch.rand(recipe.batch, generator=random).to(self.device) < recipe.loss.drop_text
-        tokens = torch.where(dropped[:, None], self.empty, batch.tokens)
+        batch = self.pools[people].sample(recipe.batch, *seed).without_prompt(dropped, self.empty)
         sigma = draw_sigmas(recipe.batch, recipe.loss, random).to(self.device)
-        return self._noised(replace(batch, tokens=tokens), sigma, generator(self.device, *seed, "noise"))
+        return self._noised(batch, sigma, generator(self.device, *seed, "noise"))
 
     def _noised(self, batch: Batch, sigma: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        grey = self.grey[:, :, : batch.video.shape[2]]  # causal: the first latents of a longer grey video
-        x0, control = model_input(batch, grey, self.transformer.config.vace_in_channels)
+        x0, control = model_input(batch, self.grey, self.transformer.config.vace_in_channels)
         eps = torch.randn(x0.shape, generator=random, device=self.device)
         noised = {
             "x": interpolate(x0, eps, sigma.view(-1, 1, 1, 1, 1)), "target": velocity_target(x0, eps),
@@ -280,18 +274,31 @@ class FlowTask:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Loss of the averaged weights on held-out people, at fixed noise and evenly spread noise levels."""
-        totals: dict[str, list[float]] = {"loss": [], "video": [], "head": []}
+        """Loss of the averaged weights on held-out people, at fixed noise and evenly spread noise levels.
+
+        `binding`: by how much the loss at heads grows when the references of a clip change places, and
+        `identity`: when they are those of another clip. Both are 0 for a model that does not look.
+        """
+        totals: dict[str, list[float]] = {}
         # a compilation for evaluating alone would take longer than it saves
         with self.average.applied(), torch.compiler.set_stance("force_eager"):
             for people, pool in self.held_out.items():
                 batch = pool.sample(min(self.recipe.batch, len(pool)), "held-out")
-                sigma = spread_sigmas(len(batch.video), self.recipe.loss.shift).to(self.device)
-                noise = generator(self.device, "held-out", people)
-                loss, terms = self.loss(self._noised(batch, sigma, noise))
-                for name, value in {"loss": loss, **terms}.items():
-                    totals.setdefault(name, []).append(float(value))
+                terms = self._held_out_terms(batch, people)
+                strangers = replace(batch, references=batch.references.roll(1, dims=0))
+                terms["identity"] = self._held_out_terms(strangers, people)["head"] - terms["head"]
+                if people > 1:
+                    swapped = replace(batch, references=batch.references.roll(1, dims=1))
+                    terms["binding"] = self._held_out_terms(swapped, people)["head"] - terms["head"]
+                for name, value in terms.items():
+                    totals.setdefault(name, []).append(value)
         return {name: sum(values) / len(values) for name, values in totals.items()}
+
+    def _held_out_terms(self, batch: Batch, people: int) -> dict[str, float]:
+        sigma = spread_sigmas(len(batch.video), self.recipe.loss.shift).to(self.device)
+        noise = generator(self.device, "held-out", people)
+        loss, terms = self.loss(self._noised(batch, sigma, noise))
+        return {"loss": float(loss), **{name: float(value) for name, value in terms.items()}}
 
     def export(self, output: Path) -> Path:
         """Write `transformer`, `text_encoder` (averaged weights, float16) and `tokenizer` under `output`."""

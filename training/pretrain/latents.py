@@ -68,10 +68,19 @@ class Batch:
     """[B, TEXT_LENGTH] token ids, padded with 0."""
     truth: Truth
 
-    def first_frame(self) -> Batch:
-        """The same with the first latent frame of each clip only: a picture."""
-        truth = self.truth.first_frame()
-        return replace(self, video=self.video[:, :, :1], heads=self.heads[:, :1], truth=truth)
+    def without_prompt(self, rows: Tensor, empty: Tensor) -> Batch:
+        """The same, but where `rows` [B] (bool) says so the prompt is `empty` [1, TEXT_LENGTH] and the
+        references are those of another example, so that they tell nothing about the video.
+        """
+        truth = replace(self.truth, known=self.truth.known * ~rows)
+        return replace(
+            self,
+            tokens=torch.where(rows[:, None], empty, self.tokens),
+            references=torch.where(
+                rows.view(-1, 1, 1, 1, 1), self.references.roll(1, dims=0), self.references
+            ),
+            truth=truth,
+        )
 
 
 class Encoder:

@@ -16,6 +16,7 @@ train tiny_vae vae-crops
 train tiny_vae_motion vae --set "init_from=$RUNS/vae-crops/vae"
 train tiny_text text
 train tiny_reader reader &
-train tiny_flow flow --set "vae=$RUNS/vae/vae" --set "text=$RUNS/text"
+train tiny_flow_stills stills --set "vae=$RUNS/vae/vae" --set "text=$RUNS/text"
+train tiny_flow flow --set "vae=$RUNS/vae/vae" --set "text=$RUNS/stills" --set "init_from=$RUNS/stills"
 wait $!
 run tiny_assemble tiny-vace --set "vae=$RUNS/vae/vae" --set "flow=$RUNS/flow" --set "runs=$RUNS"
