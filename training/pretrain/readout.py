@@ -66,9 +66,7 @@ class Truth:
     @staticmethod
     def join(parts: Sequence[Truth]) -> Truth:
         """The clips of all parts, in order."""
-        return Truth(
-            *(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Truth))
-        )
+        return Truth(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Truth)))
 
 
 class Facts:
