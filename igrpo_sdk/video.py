@@ -38,8 +38,10 @@ MAX_DECODED_BYTES = 2 * 2**30
 _SOFTWARE = "igrpo-sdk"
 # Near-transparent quality: clips are short, and what a recogniser sees in one should be the model's doing.
 # The chroma location tells decoders where our converter puts colour samples; H.264 assumes half a pixel left.
+# mbtree off: with it, libx264 gives small frames other bytes now and then (docs/decisions.md).
+_H264 = {"crf": "12", "preset": "slow", "chroma_sample_location": "center", "x264-params": "mbtree=0"}
 _CODECS = {
-    ".mp4": ("libx264", {"crf": "12", "preset": "slow", "chroma_sample_location": "center"}),
+    ".mp4": ("libx264", _H264),
     ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "good", "cpu-used": "3"}),
 }
 _LARGEST_SIDE = {".mp4": 16384, ".webm": 65534, ".gif": 65535}

@@ -9,7 +9,7 @@ from torch import nn
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.pretrain.clips import ClipPool, PoolConfig, letterbox_squares, to_video
-from igrpo_sdk.training.pretrain.flow import FlowLoss, draw_sigmas, spread_sigmas
+from igrpo_sdk.training.pretrain.flow import EARLY, FlowLoss, draw_sigmas, spread_sigmas
 from igrpo_sdk.training.pretrain.latents import head_cells
 from igrpo_sdk.training.pretrain.loop import Average, Budget, Clock, generator, mix
 from igrpo_sdk.training.pretrain.text import NOBODY, QUESTIONS, UNKNOWN, answers
@@ -55,6 +55,14 @@ def test_sigmas_are_stratified_and_shifted(sigmas: str) -> None:
     assert drawn.max() < 1
     assert drawn.median() == pytest.approx(0.75, abs=0.01)  # the middle, 0.5, moved by shift 3
     assert torch.equal(spread_sigmas(1, 3.0), torch.tensor([0.75]))
+
+
+def test_a_share_of_sigmas_is_moved_to_the_noisiest() -> None:
+    few = draw_sigmas(256, FlowLoss(start=0.25), torch.Generator().manual_seed(0))
+    none = draw_sigmas(256, FlowLoss(), torch.Generator().manual_seed(0))
+    assert (few[:64] > 1 - EARLY).all() and few[:64].max() < 1
+    assert torch.equal(few[64:], none[64:])
+    assert few[:64].mean() == pytest.approx(1 - EARLY / 2, abs=0.01)
 
 
 def test_progress_may_be_asked_of_another_step() -> None:

@@ -40,6 +40,9 @@ from .readout import Readout, ReadoutConfig, targets
 from .text import embed_text
 from .trainer import Every, Optimisation, make_optimizers, restore, train, trained, write_model
 
+EARLY = 0.06
+"""Noise levels above 1 - EARLY are those of a sampler's first steps."""
+
 
 @dataclass(frozen=True)
 class FlowModel:
@@ -82,6 +85,9 @@ class FlowLoss:
     sigmas: Literal["uniform", "logit_normal"] = "logit_normal"
     shift: float = 3.0
     """sigma <- shift * sigma / (1 + (shift - 1) * sigma), as the sampler's flow_shift."""
+    start: float = 0.0
+    """Share of examples at the noisiest levels instead, evenly in [1 - EARLY, 1]: there the prompt decides
+    who stands where; below, the colours that show through the noise tell."""
     reference: float = 0.15
     """Weight of the reference slots; the video's is 1."""
     head: float = 1.0
@@ -90,8 +96,8 @@ class FlowLoss:
     """Share of examples with the empty prompt and the references of another example, for guidance."""
 
     def __post_init__(self) -> None:
-        if not (self.shift > 0 and 0 <= self.drop_text <= 1):
-            raise InputError(f"{self}: needs shift > 0 and 0 <= drop_text <= 1")
+        if not (self.shift > 0 and 0 <= self.drop_text <= 1 and 0 <= self.start <= 1):
+            raise InputError(f"{self}: needs shift > 0, and shares drop_text and start in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -277,27 +283,33 @@ class FlowTask:
         """Loss of the averaged weights on held-out people, at fixed noise and evenly spread noise levels.
 
         `binding`: by how much the loss at heads grows when the references of a clip change places, and
-        `identity`: when they are those of another clip. Both are 0 for a model that does not look.
+        `identity`: when they are those of another clip; 0 for a model that does not look. Both at one
+        noise level: `binding` at 1 - EARLY / 2, `identity` at 0.8.
         """
         totals: dict[str, list[float]] = {}
         # a compilation for evaluating alone would take longer than it saves
         with self.average.applied(), torch.compiler.set_stance("force_eager"):
             for people, pool in self.held_out.items():
                 batch = pool.sample(min(self.recipe.batch, len(pool)), "held-out")
-                terms = self._held_out_terms(batch, people)
-                strangers = replace(batch, references=batch.references.roll(1, dims=0))
-                terms["identity"] = self._held_out_terms(strangers, people)["head"] - terms["head"]
+                spread = spread_sigmas(len(batch.video), self.recipe.loss.shift)
+                terms = self._held_out_terms(batch, people, spread)
+                terms["identity"] = self._lost_with(batch, people, 0.8, other_clip=True)
                 if people > 1:
-                    swapped = replace(batch, references=batch.references.roll(1, dims=1))
-                    terms["binding"] = self._held_out_terms(swapped, people)["head"] - terms["head"]
+                    terms["binding"] = self._lost_with(batch, people, 1 - EARLY / 2, other_clip=False)
                 for name, value in terms.items():
                     totals.setdefault(name, []).append(value)
         return {name: sum(values) / len(values) for name, values in totals.items()}
 
-    def _held_out_terms(self, batch: Batch, people: int) -> dict[str, float]:
-        sigma = spread_sigmas(len(batch.video), self.recipe.loss.shift).to(self.device)
+    def _lost_with(self, batch: Batch, people: int, level: float, other_clip: bool) -> float:
+        """Growth of the loss at heads with the references of the next clip, or of the next place."""
+        sigma = torch.full((len(batch.video),), level)
+        wrong = replace(batch, references=batch.references.roll(1, dims=0 if other_clip else 1))
+        right, lost = (self._held_out_terms(b, people, sigma)["head"] for b in (batch, wrong))
+        return lost - right
+
+    def _held_out_terms(self, batch: Batch, people: int, sigma: Tensor) -> dict[str, float]:
         noise = generator(self.device, "held-out", people)
-        loss, terms = self.loss(self._noised(batch, sigma, noise))
+        loss, terms = self.loss(self._noised(batch, sigma.to(self.device), noise))
         return {"loss": float(loss), **{name: float(value) for name, value in terms.items()}}
 
     def export(self, output: Path) -> Path:
@@ -314,12 +326,15 @@ class FlowTask:
 
 
 def draw_sigmas(count: int, loss: FlowLoss, random: torch.Generator) -> Tensor:
-    """Random noise levels [count] in (0, 1), one from each of `count` equal parts of the distribution."""
+    """Random noise levels [count] in (0, 1), one from each of `count` equal parts of the distribution.
+
+    A share `loss.start` of them is moved to [1 - EARLY, 1].
+    """
     part = (torch.arange(count) + torch.rand(count, generator=random)) / count
     part = part[torch.randperm(count, generator=random)].clamp(1e-4, 1 - 1e-4)
-    return shift_sigmas(
-        torch.special.ndtri(part).sigmoid() if loss.sigmas == "logit_normal" else part, loss.shift
-    )
+    level = torch.special.ndtri(part).sigmoid() if loss.sigmas == "logit_normal" else part
+    early = torch.arange(count) < loss.start * count
+    return torch.where(early, 1 - EARLY * part, shift_sigmas(level, loss.shift))
 
 
 def spread_sigmas(count: int, shift: float) -> Tensor:
