@@ -70,16 +70,17 @@ def frame_group(
     """
     scenes = [sample_scene(mix(*seed, "scene", i), split) for i in range(mixture.scenes)]
     parts = [
-        _scene_rows(scenes, mixture.frames, clip, device),
+        scene_rows(scenes, mixture.frames, clip, device),
         _portrait_rows(mixture.portraits, clip, split, device, *seed),
         _empty_rows(mixture.empty, clip, split, device, *seed),
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _scene_rows(
+def scene_rows(
     scenes: Sequence[Scene], frames: int, clip: Geometry, device: torch.device
 ) -> dict[str, Tensor]:
+    """Frames of scenes, one after the other, spread over two seconds; see `frame_group`."""
     arguments = (clip.height, clip.width, frames, frames / 2, device)
     made, faces = render_scenes(scenes, *arguments), scene_faces(scenes, *arguments)
     return {

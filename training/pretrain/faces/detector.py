@@ -129,19 +129,22 @@ def anchors(height: int, width: int, device: torch.device) -> tuple[Tensor, Tens
 
 
 def decode(outputs: Sequence[Tensor], height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (N, A), boxes (N, A, 4) and points (N, A, 5, 2) in pixels, of what the network gave."""
-    logits, boxes, points = (torch.cat(list(outputs[k : k + 3]), 1) for k in (0, 3, 6))
-    corners, strides, _ = anchors(height, width, logits.device)
+    """Scores as they are given, (N, A), boxes (N, A, 4) and points (N, A, 5, 2) in pixels of nine outputs."""
+    scores, boxes, points = (torch.cat(list(outputs[k : k + 3]), 1) for k in (0, 3, 6))
+    corners, strides, _ = anchors(height, width, scores.device)
     boxes = boxes * strides[:, None] * boxes.new_tensor([-1.0, -1.0, 1.0, 1.0]) + corners.repeat(1, 2)
     points = points.unflatten(-1, (5, 2)) * strides[:, None, None] + corners[:, None]
-    return logits.squeeze(-1), boxes, points
+    return scores.squeeze(-1), boxes, points
 
 
 def find(outputs: Sequence[Tensor], height: int, width: int, threshold: float = 0.5) -> list[Found]:
-    """Faces of each picture as insightface would report them: above the threshold, without duplicates."""
-    logits, boxes, points = (part.detach().float().cpu() for part in decode(outputs, height, width))
+    """Faces of each picture as insightface reports them: above the threshold, without duplicates.
+
+    `outputs` are those of `Exported` or of its file.
+    """
+    all_scores, boxes, points = (part.detach().float().cpu() for part in decode(outputs, height, width))
     found: list[Found] = []
-    for k, scores in enumerate(logits.sigmoid()):
+    for k, scores in enumerate(all_scores):
         rows = (scores >= threshold).nonzero().flatten()
         rows = rows[scores[rows].argsort(descending=True)]
         keep: list[int] = []

@@ -19,7 +19,7 @@ from ..ring import Ring, draw_rows
 from ..trainer import Every, Optimisation
 from ..wear import Wear, wear_out
 from .data import CPU, FrameMix, Supply, frame_group
-from .detector import MIN_VISIBLE, Detector, DetectorModel, Found, detector_loss, find, overlap
+from .detector import MIN_VISIBLE, Detector, DetectorModel, Exported, Found, detector_loss, find, overlap
 from .layers import with_statistics
 
 
@@ -131,7 +131,7 @@ class DetectorTask:
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
         """Recall and false faces a picture on pictures of validation people, by the averaged weights."""
-        recipe, network, counts = self.recipe, self.settled(), Counts()
+        recipe, network, counts = self.recipe, Exported(self.settled()), Counts()
         for start in range(0, len(self._held_out["frames"]), 32):
             rows = {name: value[start : start + 32] for name, value in self._held_out.items()}
             count = len(rows["frames"])
@@ -140,7 +140,8 @@ class DetectorTask:
             found = find(network(to_network(placed["pictures"])), *recipe.input_size)
             for k in range(count):
                 counts = counts + compare(found[k], placed["boxes"][k].cpu(), placed["visible"][k].cpu())
-        return counts.rates()
+        rates = {"recall": counts.recall, "false_per_picture": counts.false_per_picture}
+        return {name: rate or 0.0 for name, rate in rates.items()}
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,15 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in _COUNTED})
 
-    def rates(self) -> dict[str, float]:
-        """Share of the faces to be found that are, and false faces a picture."""
-        return {
-            "recall": self.hits / max(1, self.wanted),
-            "false_per_picture": self.false / max(1, self.pictures),
-        }
+    @property
+    def recall(self) -> float | None:
+        """Share of the faces to be found that are; None where there are none."""
+        return self.hits / self.wanted if self.wanted else None
+
+    @property
+    def false_per_picture(self) -> float | None:
+        """False faces a picture; None of no pictures."""
+        return self.false / self.pictures if self.pictures else None
 
 
 _COUNTED = tuple(Counts.__dataclass_fields__)
