@@ -87,6 +87,11 @@ class Pack:
         """Embeddings (N, D) less the mean of training people, of length 1."""
         return centred(embeddings, np.array(self.settings["mean"], np.float32))
 
+    def embeddings(self, faces: Sequence[Any]) -> Floats:
+        """Those of insightface's faces, normalised, (faces, D)."""
+        rows = [face.embedding for face in faces]
+        return self.normalise(np.array(rows, np.float32).reshape(-1, len(self.settings["mean"])))
+
 
 def detector_counts(pack: Pack, num_scenes: int) -> list[Counts]:
     """What is found in each scene of two and three people of the test split."""
@@ -122,7 +127,7 @@ def person_embeddings(pack: Pack, people: int, views: int, redrawn: float) -> li
             found.append(None)
             continue
         largest = [max(some, key=lambda face: face.bbox[2] - face.bbox[0]) for some in faces]
-        found.append(pack.normalise(np.stack([face.embedding for face in largest])))
+        found.append(pack.embeddings(largest))
     return found
 
 
@@ -140,12 +145,12 @@ def frames_per_second(pack: Pack, seconds: float) -> tuple[float, float]:
     """
     scene = sample_scene(1, "test", 2, ("talk",))
     frames = scene_rows([scene], BATCH, CLIP, torch.device("cpu"))["frames"]
-    references = pack.normalise(np.stack([face.embedding for face in pack.look(frames[0].numpy())]))
+    references = pack.embeddings(pack.look(frames[0].numpy()))
     batched = BatchedPack(pack)
 
     def one_by_one() -> None:
         for frame in frames.numpy():
-            match(pack.normalise(np.stack([face.embedding for face in pack.look(frame)])), references)
+            match(pack.embeddings(pack.look(frame)), references)
 
     def all_at_once() -> None:
         for embeddings in batched.look(frames):

@@ -69,19 +69,21 @@ def reference_poses(seeds: Tensor) -> Pose:
 
 
 def portrait_poses(seeds: Tensor, max_yaw: float = 0.61) -> Tensor:
-    """Poses (N, C) of single people of many sizes, turned further and lit more variously than references.
+    """Poses (N, C) of single people of many sizes, as turned, lit and expressive as people in scenes are.
 
     Args:
         seeds: int64 (N,).
         max_yaw: largest turn to either side in radians; 0.61 is 35 degrees.
     """
     pose = reference_poses(seeds)
-    u = uniforms(seeds, 4, _PORTRAIT_STREAM)[:, :, None, None]
+    u = uniforms(seeds, 5, _PORTRAIT_STREAM)[:, :, None, None]
     pose["yaw"] = max_yaw * (2 * u[:, 0] - 1)
-    pose["scale"] = 0.5 * 1.8 ** u[:, 1]
-    pose["light_x"] = 1.2 * pose["light_x"]
+    pose["scale"] = 0.5 * 1.9 ** u[:, 1]
+    pose["pitch"], pose["warm"] = 1.8 * pose["pitch"], 1.9 * pose["warm"]
+    pose["blink"] = 0.95 * u[:, 4] ** 4
+    pose["smile"], pose["light_x"] = 1.25 * pose["smile"], 1.35 * pose["light_x"]
     pose["ambient"] = 0.27 + 0.28 * u[:, 2]
-    pose["gain"] = 0.7 + 0.36 * u[:, 3]
+    pose["gain"] = 0.68 + 0.42 * u[:, 3]
     return torch.stack([pose[name].view(-1) for name in CHANNELS], -1)
 
 
