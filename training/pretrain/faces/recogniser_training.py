@@ -62,8 +62,9 @@ class RecogniserRecipe:
     pictures: Portraits = field(default_factory=Portraits)
     supply: Supply = field(default_factory=lambda: Supply(groups=64, initial_groups=32, refresh_every=16))
     loss: RecogniserLoss = field(default_factory=RecogniserLoss)
-    jitter: float = 0.05
-    """Deviation of the five points from the truth in training, as a share of the eyes' distance."""
+    jitter: float = 0.1
+    """Largest deviation of the five points in training, each by itself and all together, as a share of the
+    eyes' distance."""
     wear: Wear = field(
         default_factory=lambda: Wear(shrink=2.5, noise=0.08, colour=0.10, shift=0, blocks=0.08)
     )
@@ -133,17 +134,17 @@ class RecogniserTask:
     def _settling(self) -> dict[str, Tensor]:
         return self._render("settling")
 
-    def held_out(self, redrawn: float) -> dict[str, Tensor]:
+    @cached_property
+    def _held_out(self) -> dict[str, dict[str, Tensor]]:
         """Pictures of validation people, `views` of each, one after the other."""
         pictures = self.recipe.pictures
         people = draw_people(pictures.held_out, "validation", "recogniser")[0]
-        people = people.repeat_interleave(pictures.views)
-        seeds = draw_people(len(people), "validation", "recogniser views")[1]
-        return portraits(people.to(self.device), seeds.to(self.device), pictures.size, EVALUATED_YAW, redrawn)
-
-    @cached_property
-    def _held_out(self) -> dict[str, dict[str, Tensor]]:
-        return {"auc_redrawn": self.held_out(1.0), "auc_kept": self.held_out(0.0)}
+        people = people.repeat_interleave(pictures.views).to(self.device)
+        seeds = draw_people(len(people), "validation", "recogniser views")[1].to(self.device)
+        return {
+            name: portraits(people, seeds, pictures.size, EVALUATED_YAW, redrawn)
+            for name, redrawn in (("auc_redrawn", 1.0), ("auc_kept", 0.0))
+        }
 
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
@@ -170,10 +171,16 @@ class RecogniserTask:
 
 
 def jittered(points: Tensor, jitter: float, random: torch.Generator) -> Tensor:
-    """Points (N, 5, 2) moved at random, each picture by its own strength up to `jitter` eye distances."""
+    """Points (N, 5, 2) as a detector gives them: moved each by itself and all together, in every picture by
+    another strength up to `jitter` eye distances.
+    """
     eyes = (points[:, 1] - points[:, 0]).norm(dim=-1).view(-1, 1, 1)
     strength = jitter * torch.rand((len(points), 1, 1), generator=random, device=points.device)
-    return points + strength * eyes * torch.randn(points.shape, generator=random, device=points.device)
+    each, together = (
+        torch.randn((len(points), count, 2), generator=random, device=points.device)
+        for count in (points.shape[1], 1)
+    )
+    return points + strength * eyes * (each + together)
 
 
 @torch.no_grad()
