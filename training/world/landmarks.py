@@ -23,7 +23,7 @@ NUM_POINTS = 5
 FACE_TOP = 0.55
 """Upper end of a face as a share of the head's half height: the middle of the range of hair lines."""
 
-_ROUNDS = 12  # each leaves at most a third of the error of the one before
+_ROUNDS = 12  # each leaves about a third of the error, more where a face is turned far
 _OUTLINE = (9, 9)  # heights and directions at which the outline of a face is taken
 
 
