@@ -75,6 +75,31 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("prompt_following", "prompt following: background and who does what", 0.85),
         Row("prompt_following_on_renders", "the same measured on rendered videos, the most it can give"),
     ),
+    "faces": (
+        Row("detector_recall", "detector: faces found in frames of two and three people", 0.98, digits=3),
+        Row("false_faces_per_frame", "false faces a frame", high=0.02, digits=3),
+        Row(
+            "recogniser_auc_redrawn",
+            "recogniser: AUC, other hair and clothes in every picture",
+            0.97,
+            digits=4,
+        ),
+        Row("recogniser_auc_kept", "the same with hair and clothes kept: AUC", 0.995, digits=4),
+        Row(
+            "frames_per_second",
+            "detecting, embedding and matching two people, a clip at once",
+            60,
+            unit=" frames/s",
+            digits=0,
+        ),
+        Row(
+            "frames_per_second_one_by_one",
+            "the same by insightface frame by frame",
+            unit=" frames/s",
+            digits=0,
+        ),
+        Row("pack_mib", "size of the pack", high=4, unit=" MiB"),
+    ),
     "generate": (
         Row("seconds", "making the video", high=20, unit=" s", digits=1),
         Row("load_seconds", "loading the model before it", unit=" s", digits=1),

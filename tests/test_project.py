@@ -37,7 +37,7 @@ def test_everything_that_make_installs_is_pinned(root: Path) -> None:
     pins = {canonicalize_name(line.split("==")[0]): Version(line.split("==")[1]) for line in lines}
     assert len(pins) == len(lines)
     wrong = []
-    for requirement in required("igrpo-sdk", frozenset({"dev", "judge", "train"}), set()):
+    for requirement in required("igrpo-sdk", frozenset({"dev", "faces", "judge", "train"}), set()):
         pin = pins.get(canonicalize_name(requirement.name))
         # A CUDA build of torch pins its own libraries exactly; they are not in this file.
         itself = all(part.operator == "==" for part in requirement.specifier) and requirement.specifier

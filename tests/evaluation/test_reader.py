@@ -33,11 +33,8 @@ from igrpo_sdk.training.evaluation.reader_training import (
     ReaderData,
     ReaderRecipe,
     ReaderTask,
-    Wear,
-    _moved,
     reader_loss,
     truth_of,
-    wear_out,
 )
 from igrpo_sdk.training.pretrain.loop import Budget
 from igrpo_sdk.training.pretrain.trainer import Optimisation, make_optimizers
@@ -163,21 +160,6 @@ def test_bad_sizes_are_refused(bad: dict[str, object]) -> None:
 def test_videos_of_another_size_are_refused() -> None:
     with pytest.raises(InputError, match="uint8"):
         SceneReader(TOY).read(np.zeros((1, 5, 32, 32, 3), np.uint8))
-
-
-def test_wear_is_repeatable_and_zero_wear_changes_nothing() -> None:
-    video = torch.rand(2, 5, 3, 32, 48) * 2 - 1
-    worn = [wear_out(video, Wear(), torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
-    assert torch.equal(worn[0], worn[1]) and not torch.equal(worn[0], worn[2])
-    assert worn[0].shape == video.shape and worn[0].abs().max() <= 1
-    none = Wear(shrink=1, smear=0, noise=0, colour=0, shift=0)
-    assert torch.allclose(wear_out(video, none, torch.Generator().manual_seed(1)), video, atol=1e-5)
-
-
-def test_moved_clips_repeat_their_border() -> None:
-    ramp = torch.arange(6.0).expand(1, 1, 1, 4, 6)
-    assert _moved(ramp, 0, 2)[0, 0, 0, 0].tolist() == [0, 0, 0, 1, 2, 3]
-    assert _moved(ramp, 0, -1)[0, 0, 0, 0].tolist() == [1, 2, 3, 4, 5, 5]
 
 
 def test_weights_come_back_in_half_precision(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk.training.world.identities import identity_vectors
-from igrpo_sdk.training.world.motion import CHANNELS, Pose, reference_poses, scene_poses
+from igrpo_sdk.training.world.motion import CHANNELS, Pose, portrait_poses, reference_poses, scene_poses
 from igrpo_sdk.training.world.scenes import (
     ACTIONS,
     LIGHTS,
@@ -243,3 +243,18 @@ def test_close_ups_are_independent_of_the_person() -> None:
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
     a, b = ((t - t.mean(0)) / t.std(0) for t in (a.double(), b.double()))
     return a.T @ b / len(a)
+
+
+def test_portraits_reach_as_far_as_scenes_do() -> None:
+    """A network that learns from portraits meets in scenes nothing that is far outside."""
+    seeds = torch.arange(4000)
+    poses = dict(zip(CHANNELS, portrait_poses(seeds, 0.79).unbind(1), strict=True))
+    scenes = [sample_scene(seed, "train") for seed in range(300)]
+    acted = scene_poses(scenes, 5, 2.0, torch.device("cpu"))
+    there = torch.tensor([[k < len(s.actors) for k in range(MAX_PEOPLE)] for s in scenes])
+    for name in ("yaw", "pitch", "blink", "open", "smile", "warm", "gain", "ambient", "light_x"):
+        drawn, seen = poses[name], acted[name][there]
+        low, high = seen.quantile(0.01) + 1e-3, seen.quantile(0.99) - 1e-3
+        assert drawn.min() <= low and drawn.max() >= high, name
+    assert poses["yaw"].abs().max() <= 0.79
+    assert torch.equal(portrait_poses(seeds.flip(0), 0.79), portrait_poses(seeds, 0.79).flip(0))

@@ -8,7 +8,7 @@ stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from torch import Tensor
 from igrpo_sdk.errors import InputError
 
 from ..pretrain.loop import Average, Budget, Clock, generator, mix, pick_device
+from ..pretrain.ring import Ring
 from ..pretrain.trainer import Every, Optimisation, make_optimizers, restore, train
+from ..pretrain.wear import Wear, wear_out
 from ..world.identities import identity_vectors
 from ..world.renderer import render_scenes
 from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, PLACES, Scene, sample_scene
@@ -62,22 +64,6 @@ class ReaderData:
             or min(self.group, self.refresh_every, self.held_out) < 1
         ):
             raise InputError(f"{self}: needs 1 <= initial_groups <= groups and at least one of everything")
-
-
-@dataclass(frozen=True)
-class Wear:
-    """Largest strength of each damage; every clip of a batch draws its own, from none to this."""
-
-    shrink: float = 2.2
-    """Down-scaling and up-scaling again, the factor."""
-    smear: float = 0.5
-    """Share of the neighbouring frames that is mixed into each."""
-    noise: float = 0.06
-    """Standard deviation, frames in [-1, 1]."""
-    colour: float = 0.05
-    """Gain and offset of each channel, for the whole clip."""
-    shift: int = 4
-    """Pixels by which a clip is moved."""
 
 
 @dataclass(frozen=True)
@@ -154,39 +140,6 @@ def reader_loss(logits: Logits, truth: Truth) -> tuple[Tensor, dict[str, Tensor]
     return loss + 2 * terms["action"] + 8 * terms["appearance"], {k: v.detach() for k, v in terms.items()}
 
 
-def wear_out(video: Tensor, wear: Wear, random: torch.Generator) -> Tensor:
-    """Damage clips (B, T, 3, H, W) in [-1, 1] as a VAE and a generator do; `random` lives on their device."""
-    batch, _, _, height, width = video.shape
-    device = video.device
-
-    def draw(*shape: int) -> Tensor:
-        return torch.rand((batch, *shape), generator=random, device=device).view(batch, *shape, 1, 1)
-
-    host = torch.rand(3, generator=random, device=device).tolist()
-    factor = 1 + (wear.shrink - 1) * host[0]
-    flat = video.flatten(0, 1)
-    small = F.interpolate(
-        flat, size=(int(height / factor), int(width / factor)), mode="bilinear", antialias=True
-    )
-    blurred = F.interpolate(small, size=(height, width), mode="bilinear").view_as(video)
-    video = torch.lerp(video, blurred, draw(1, 1))
-    padded = torch.cat([video[:, :1], video, video[:, -1:]], 1)
-    video = torch.lerp(video, (padded[:, :-2] + padded[:, 2:]) / 2, wear.smear * draw(1, 1))
-    noise = torch.randn(video.shape, generator=random, device=device)
-    gain, offset = (2 * wear.colour * (draw(1, 3) - 0.5) for _ in range(2))
-    video = video * (1 + gain) + offset + wear.noise * draw(1, 1) ** 2 * noise
-    dy, dx = (round(wear.shift * (2 * h - 1)) for h in host[1:])
-    return _moved(video, dy, dx).clamp(-1, 1)
-
-
-def _moved(video: Tensor, dy: int, dx: int) -> Tensor:
-    """Clips moved by whole pixels, the border repeated."""
-    height, width = video.shape[-2:]
-    y = (torch.arange(height, device=video.device) - dy).clamp(0, height - 1)
-    x = (torch.arange(width, device=video.device) - dx).clamp(0, width - 1)
-    return video[..., y, :][..., x]
-
-
 class ReaderTask:
     """The reader with its rendered scenes and its loss, for `pretrain.trainer.train`."""
 
@@ -196,27 +149,19 @@ class ReaderTask:
         self.reader = SceneReader(recipe.model).to(device)
         self.modules: Mapping[str, torch.nn.Module] = {"reader": self.reader}
         self.average = Average(self.modules, recipe.optimisation.average)
-        self._groups: dict[int, tuple[Tensor, Truth]] = {}
-        self._due = 0
+        data = recipe.data
+        self._groups = Ring(data.groups, data.initial_groups, data.refresh_every, self._render_group)
         self._held_out: tuple[list[Scene], Tensor] | None = None
 
-    def _advance(self, step: int) -> None:
-        """Hold the newest groups that are due at `step`."""
-        data = self.recipe.data
-        due = data.initial_groups + step // data.refresh_every
-        for group in range(max(self._due, due - data.groups), due):
-            scenes = [
-                sample_scene(mix(self.recipe.seed, "reader", group, i), "train") for i in range(data.group)
-            ]
-            self._groups[group] = (self._render(scenes), self._on_device(truth_of(scenes)))
-            self._groups.pop(group - data.groups, None)
-        self._due = due
+    def _render_group(self, group: int) -> tuple[Tensor, Truth]:
+        seeds = [mix(self.recipe.seed, "reader", group, i) for i in range(self.recipe.data.group)]
+        scenes = [sample_scene(seed, "train") for seed in seeds]
+        return self._render(scenes), self._on_device(truth_of(scenes))
 
     def draw(self, step: int, progress: float) -> tuple[Tensor, Truth]:
         """A batch from a few groups of rendered clips, damaged, and its truth."""
-        self._advance(step)
         seed = (self.recipe.seed, "reader step", step)
-        frames, truth = self._draw(torch.Generator().manual_seed(mix(*seed, "batch")))
+        frames, truth = self._draw(self._groups.at(step), torch.Generator().manual_seed(mix(*seed, "batch")))
         return wear_out(to_input(frames), self.recipe.wear, generator(self.device, *seed, "wear")), truth
 
     def loss(self, batch: tuple[Tensor, Truth]) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -251,14 +196,13 @@ class ReaderTask:
             "strict": sum(f.strict for f in followed) / len(followed),
         }
 
-    def _draw(self, random: torch.Generator) -> tuple[Tensor, Truth]:
+    def _draw(self, held: Sequence[tuple[Tensor, Truth]], random: torch.Generator) -> tuple[Tensor, Truth]:
         """A batch: rows of up to eight of the held groups."""
-        held = sorted(self._groups)
         parts = min(8, len(held), self.recipe.batch)
         frames: list[Tensor] = []
         truths: list[Truth] = []
         for k in torch.randperm(len(held), generator=random)[:parts].tolist():
-            clips, truth = self._groups[held[k]]
+            clips, truth = held[k]
             size = -(-self.recipe.batch // parts)
             rows = torch.randint(0, len(clips), (size,), generator=random).to(self.device)
             frames.append(clips[rows])

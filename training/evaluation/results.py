@@ -22,6 +22,8 @@ _PACKAGES = (
     "numpy",
     "dlib-bin",
     "face-recognition-models",
+    "insightface",
+    "onnxruntime",
 )
 
 

@@ -22,7 +22,7 @@ CHANNELS = (
     "light_x", "light_y", "ambient", "warm", "gain",
 )  # fmt: skip
 
-_SCENE_STREAM, _REFERENCE_STREAM = 3, 4
+_SCENE_STREAM, _REFERENCE_STREAM, _PORTRAIT_STREAM = 3, 4, 6
 _PLACE_X = {1: (0.0, 0.0, 0.0), 2: (-0.62, 0.0, 0.62), 3: (-0.87, 0.0, 0.87)}  # left, middle, right
 _HEAD_SCALE = {1: 0.62, 2: 0.58, 3: 0.45}
 # light: (horizontal direction, ambient share, warmth, gain)
@@ -66,6 +66,25 @@ def reference_poses(seeds: Tensor) -> Pose:
         "light_x": span(12, -0.5, 0.5), "light_y": span(13, 0.0, 0.5), "ambient": span(14, 0.36, 0.55),
         "warm": span(15, -0.6, 0.6), "gain": torch.ones_like(u[:, 0]),
     }  # fmt: skip
+
+
+def portrait_poses(seeds: Tensor, max_yaw: float = 0.61) -> Tensor:
+    """Poses (N, C) of single people of many sizes, as turned, lit and expressive as people in scenes are.
+
+    Args:
+        seeds: int64 (N,).
+        max_yaw: largest turn to either side in radians; 0.61 is 35 degrees.
+    """
+    pose = reference_poses(seeds)
+    u = uniforms(seeds, 5, _PORTRAIT_STREAM)[:, :, None, None]
+    pose["yaw"] = max_yaw * (2 * u[:, 0] - 1)
+    pose["scale"] = 0.5 * 1.9 ** u[:, 1]
+    pose["pitch"], pose["warm"] = 1.8 * pose["pitch"], 1.9 * pose["warm"]
+    pose["blink"] = 0.95 * u[:, 4] ** 4
+    pose["smile"], pose["light_x"] = 1.25 * pose["smile"], 1.35 * pose["light_x"]
+    pose["ambient"] = 0.27 + 0.28 * u[:, 2]
+    pose["gain"] = 0.68 + 0.42 * u[:, 3]
+    return torch.stack([pose[name].view(-1) for name in CHANNELS], -1)
 
 
 def _facts(scenes: Sequence[Scene], device: torch.device) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from .backgrounds import draw_backgrounds, reference_backgrounds
 from .identities import COLUMN, identity_vectors
 from .motion import CHANNELS, Pose, reference_poses, scene_poses
 from .person import draw_person
-from .scenes import MAX_PEOPLE, Scene
+from .scenes import MAX_PEOPLE, Scene, actor_vectors
 
 _GPU_CHUNK = 272  # frames a kernel launch; one fixed size, so that the drawing is compiled once
 _CPU_CHUNK = 4  # frames; more than that no longer fits the caches
@@ -60,7 +60,7 @@ def render_scenes(
     count, size = len(scenes), (height, width)
     pose = scene_poses(scenes, num_frames, fps, device)
     poses = torch.stack([pose[name] for name in CHANNELS], -1)  # (B, P, T, C)
-    vectors = _actor_vectors(scenes, device)
+    vectors = actor_vectors(scenes, device)
     order, present = _paint_order(scenes, device)
     background = draw_backgrounds(scenes, height, width, device)
     canvas = background[:, None].expand(count, num_frames, *size, 3).reshape(-1, *size, 3)
@@ -101,24 +101,27 @@ def render_references(
     vectors = identity_vectors(identities, None if looks is None else looks.to(device))
     pose = reference_poses(seeds * 7919 + identities)
     poses = torch.stack([pose[name].view(-1) for name in CHANNELS], -1)
-    canvas = reference_backgrounds(seeds * 104_729 + identities, size)
+    return render_closeups(vectors, poses, seeds * 104_729 + identities, size)
+
+
+@torch.no_grad()
+def render_closeups(vectors: Tensor, poses: Tensor, seeds: Tensor, size: int) -> Tensor:
+    """Square pictures of single people in given poses, on the device of the arguments.
+
+    Args:
+        vectors: identity vectors (N, D). poses: (N, C), see `motion.CHANNELS`. seeds: int64 (N,), of the
+            plain backgrounds.
+        size: side in pixels.
+
+    Returns:
+        uint8 (N, size, size, 3).
+    """
+    canvas = reference_backgrounds(seeds, size)
     # Widened to 4:3 on a GPU, so that it compiles one shape for everything.
-    side = size // 6 if device.type == "cuda" else 0
+    side = size // 6 if vectors.device.type == "cuda" else 0
     wide = F.pad(canvas, (0, 0, side, side))
     picture = _draw_chunks(wide, vectors, poses)[0][:, :, side : side + size]
     return (picture * 255).round().to(torch.uint8)
-
-
-def _actor_vectors(scenes: Sequence[Scene], device: torch.device) -> Tensor:
-    """Identity vectors (B, P, D); empty slots hold person 0, who is never drawn."""
-    people = torch.zeros(len(scenes), MAX_PEOPLE, dtype=torch.int64)
-    looks = torch.full_like(people, -1)
-    for b, scene in enumerate(scenes):
-        for slot, actor in enumerate(scene.actors):
-            people[b, slot] = actor.identity
-            looks[b, slot] = -1 if actor.look is None else actor.look
-    vectors = identity_vectors(people.view(-1).to(device), looks.view(-1).to(device))
-    return vectors.view(len(scenes), MAX_PEOPLE, -1)
 
 
 def _paint_order(scenes: Sequence[Scene], device: torch.device) -> tuple[Tensor, Tensor]:

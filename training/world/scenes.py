@@ -11,7 +11,7 @@ from torch import Tensor
 
 from igrpo_sdk.errors import InputError
 
-from .identities import SPLITS
+from .identities import SPLITS, identity_vectors
 
 PLACES = ("left", "middle", "right")
 PLACES_BY_COUNT: dict[int, tuple[str, ...]] = {1: ("middle",), 2: ("left", "right"), 3: PLACES}
@@ -115,6 +115,16 @@ def actor_keys(actors: Sequence[Actor]) -> tuple[Tensor, Tensor]:
     """Numbers and looks of actors as `identities.identity_vectors` takes them, both int64 (N,)."""
     numbers = torch.tensor([actor.identity for actor in actors])
     return numbers, torch.tensor([-1 if actor.look is None else actor.look for actor in actors])
+
+
+def actor_vectors(scenes: Sequence[Scene], device: torch.device) -> Tensor:
+    """Identity vectors (B, P, D), P = `MAX_PEOPLE`; empty slots hold person 0, who is never drawn."""
+    people = torch.zeros(len(scenes), MAX_PEOPLE, dtype=torch.int64)
+    looks = torch.full_like(people, -1)
+    for b, scene in enumerate(scenes):
+        people[b, : len(scene.actors)], looks[b, : len(scene.actors)] = actor_keys(scene.actors)
+    vectors = identity_vectors(people.view(-1).to(device), looks.view(-1).to(device))
+    return vectors.view(len(scenes), MAX_PEOPLE, -1)
 
 
 def _draw_actions(rng: random.Random, count: int, actions: Sequence[str]) -> list[str]:
