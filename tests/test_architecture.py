@@ -24,7 +24,7 @@ MAX_FUNCTION, MAX_FUNCTION_P90, MAX_FILE = 80, 25, 400
 LAYERS = (
     ("errors",),
     ("flow", "config", "references", "video"),
-    ("backbones",),
+    ("backbones", "faces"),
     ("sampling",),
     ("requests",),
     ("pipeline",),
