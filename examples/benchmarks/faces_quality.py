@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from jsonargparse import auto_cli
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from igrpo_sdk.errors import DependencyError, InputError
+from igrpo_sdk.faces.analyzer import FaceAnalyzer
+from igrpo_sdk.faces.matching import assign
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.evaluation.statistics import Estimate, auc, bootstrap
 from igrpo_sdk.training.pretrain.clips import CLIP, draw_people
-from igrpo_sdk.training.pretrain.faces.alignment import align
 from igrpo_sdk.training.pretrain.faces.data import portraits, scene_rows
-from igrpo_sdk.training.pretrain.faces.detector import Found, find
+from igrpo_sdk.training.pretrain.faces.detector import Found
 from igrpo_sdk.training.pretrain.faces.detector_training import Counts, compare
 from igrpo_sdk.training.pretrain.faces.export import DETECTOR_FILE, PACK_FILE, RECOGNISER_FILE
 from igrpo_sdk.training.pretrain.faces.recogniser_training import (
@@ -145,24 +145,20 @@ def frames_per_second(pack: Pack, seconds: float) -> tuple[float, float]:
     by frame.
     """
     scene = sample_scene(1, "test", 2, ("talk",))
-    frames = scene_rows([scene], BATCH, CLIP, torch.device("cpu"))["frames"]
-    references = pack.embeddings(pack.look(frames[0].numpy()))
-    batched = BatchedPack(pack)
+    frames = scene_rows([scene], BATCH, CLIP, torch.device("cpu"))["frames"].numpy()
+    analyzer = FaceAnalyzer.load(pack.folder)
+    references = pack.embeddings(pack.look(frames[0]))
 
     def one_by_one() -> None:
-        for frame in frames.numpy():
-            match(pack.embeddings(pack.look(frame)), references)
+        for frame in frames:
+            assign(references @ pack.embeddings(pack.look(frame)).T)
 
     def all_at_once() -> None:
-        for embeddings in batched.look(frames):
-            match(pack.normalise(embeddings), references)
+        for faces in analyzer.analyze(frames):
+            found = np.array([face.embedding for face in faces]).reshape(-1, references.shape[1])
+            assign(references @ found.T)
 
     return _rate(all_at_once, seconds), _rate(one_by_one, seconds)
-
-
-def match(faces: Floats, references: Floats) -> None:
-    """Assign faces to references, one to one."""
-    linear_sum_assignment(-faces @ references.T)
 
 
 def _rate(work: Callable[[], None], seconds: float) -> float:
@@ -174,33 +170,6 @@ def _rate(work: Callable[[], None], seconds: float) -> float:
         work()
         fastest = min(fastest, time.perf_counter() - begin)
     return BATCH / fastest
-
-
-class BatchedPack:
-    """The pack's files, run on many frames at once."""
-
-    def __init__(self, pack: Pack) -> None:
-        import onnxruntime
-
-        files = (pack.folder / name for name in (DETECTOR_FILE, RECOGNISER_FILE))
-        self.pack = pack
-        self.detector, self.recogniser = (
-            onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in files
-        )
-
-    def look(self, frames: torch.Tensor) -> list[Floats]:
-        """Embeddings (faces, D) of each of N frames uint8 (N, H, W, 3)."""
-        height, width = self.pack.canvas
-        pictures = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
-        room = (0, width - pictures.shape[3], 0, height - pictures.shape[2])
-        padded = torch.nn.functional.pad(pictures, room, value=-1.0) * (127.5 / 128)
-        outputs = self.detector.run(None, {"input": padded.numpy()})
-        found = find([torch.from_numpy(part) for part in outputs], height, width)
-        counts = [len(faces.scores) for faces in found]
-        owners = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor(counts))
-        crops = align(pictures[owners], torch.cat([faces.points for faces in found]))
-        (embeddings,) = self.recogniser.run(None, {"input": crops.numpy()})
-        return list(np.split(embeddings, np.cumsum(counts)[:-1]))
 
 
 def measure(

@@ -70,17 +70,3 @@ def test_auc_of_known_people(benchmark: ModuleType) -> None:
 def test_nothing_to_measure_is_refused(benchmark: ModuleType, untrained: Path) -> None:
     with pytest.raises(InputError, match="at least 2"):
         benchmark.measure(str(untrained / "x.json"), str(untrained), people=1)
-
-
-def test_the_shipped_pack_meets_frames_in_batches_as_one_by_one(benchmark: ModuleType) -> None:
-    """Batched and through insightface, the same faces with the same embeddings."""
-    if not (benchmark.PACK / "pack.json").is_file():
-        pytest.skip("the face pack is not trained yet")
-    pack = benchmark.Pack(benchmark.PACK)
-    scene = benchmark.sample_scene(3, "test", 2, ("stand",))
-    frames = benchmark.scene_rows([scene], 2, benchmark.CLIP, torch.device("cpu"))["frames"]
-    for frame, batched in zip(frames, benchmark.BatchedPack(pack).look(frames), strict=True):
-        alone = pack.embeddings(pack.look(frame.numpy()))
-        assert alone.shape == batched.shape and len(alone) == 2
-        cosine = alone @ pack.normalise(batched).T
-        assert (cosine.max(1) > 0.999).all()
