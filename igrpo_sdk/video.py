@@ -9,7 +9,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from PIL import Image
 
-__all__ = ["IdentityVideo", "check_output_path"]
+__all__ = ["IdentityVideo", "check_output_path", "written_whole"]
 
 _SOFTWARE = "igrpo-sdk"
 # Near-transparent quality: clips are short, and what a recogniser sees in one should be the model's doing.
@@ -90,7 +90,7 @@ class IdentityVideo:
         if max(height, width) > _LARGEST_SIDE[suffix]:
             raise InputError(f"frames: {height}x{width}; {suffix} holds {_LARGEST_SIDE[suffix]} a side")
         comment = self._comment()
-        with _written_whole(target, overwrite) as partial:
+        with written_whole(target, overwrite) as partial:
             if suffix == ".gif":
                 _write_gif(partial, self.frames, self.fps, comment)
             else:
@@ -141,12 +141,14 @@ class IdentityVideo:
             raise InputError(f"settings: cannot be written as JSON ({error}). Use plain values") from error
 
 
-def check_output_path(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Whether a video can be written to `path`, asked before any model runs. Returns it with links resolved.
+def check_output_path(
+    path: str | os.PathLike[str], overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES
+) -> Path:
+    """Whether a file can be written to `path`, asked before any model runs. Returns it with links resolved.
 
-    Raises `InputError` for another suffix than .mp4, .webm or .gif, a directory, a folder that does not
-    exist, a file that exists (without `overwrite`), or a name the system cannot hold; `ResourceError` if the
-    folder takes no file.
+    Raises `InputError` for another suffix than those given (by default of videos), a directory, a folder that
+    does not exist, a file that exists (without `overwrite`), or a name the system cannot hold;
+    `ResourceError` if the folder takes no file.
     """
     name = f"output {os.fspath(path)!r}"
     try:
@@ -156,9 +158,9 @@ def check_output_path(path: str | os.PathLike[str], overwrite: bool = False) -> 
     except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, a loop of links
         raise InputError(f"{name}: not a usable file name ({error})") from error
     if is_directory:
-        raise InputError(f"{name}: is a directory. Add a file name, such as out.mp4")
-    if target.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{name}: unknown suffix {target.suffix!r}; use one of {', '.join(SUFFIXES)}")
+        raise InputError(f"{name}: is a directory. Add a file name, such as out{suffixes[0]}")
+    if target.suffix.lower() not in suffixes:
+        raise InputError(f"{name}: unknown suffix {target.suffix!r}; use one of {', '.join(suffixes)}")
     if not has_folder:
         raise InputError(f"{name}: the folder {str(target.parent)!r} does not exist. Create it first")
     if exists and not overwrite:
@@ -180,7 +182,7 @@ def _create_partial(target: Path) -> Path:
 
 
 @contextmanager
-def _written_whole(target: Path, overwrite: bool) -> Iterator[Path]:
+def written_whole(target: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary path to write to; on success it becomes `target`, on any exception it is removed."""
     partial = _create_partial(target)
     try:

@@ -7,7 +7,7 @@ are followed over time by where they are; and from that come all the numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ __all__ = ["MIN_FACE", "Person", "find_people", "measure"]
 MIN_FACE = 64
 """Longer side of a reference's face, pixels, below which a report warns."""
 LEAST = 0.0
-"""Similarity below which a face is nobody's: that of two directions that have nothing to do with each other."""
+"""Similarity below which a face is nobody's: that of two directions that have nothing in common."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,10 +187,8 @@ class _Scene:
     def placed(self, person: PersonReport, k: int, place: str, owners: Ints) -> PersonReport:
         """The report of person k with what stands at their place; `owners` is (T, K) by place."""
         margins = self.margins(owners, k)
-        return PersonReport(
-            **{
-                name: value for name, value in vars(person).items() if "owned" not in name and name != "place"
-            },
+        return replace(
+            person,
             place=place,
             owned=_curve(self.similarities(owners)[:, k]),
             owned_margin=None if margins is None else _curve(margins),
@@ -207,8 +205,8 @@ def _find_person(k: int, source: Any, analyzer: Analyzer, index: int | None) -> 
     listed = "; ".join(f"{i}: ({', '.join(f'{x:.0f}' for x in face.box)})" for i, face in enumerate(faces))
     if not faces:
         raise FaceError(
-            f"references[{k}]: pack {analyzer.name} sees no face; give a close-up of one person, or a pack that "
-            "knows such pictures"
+            f"references[{k}]: pack {analyzer.name} sees no face; give a close-up of one person, or another "
+            "pack: 'tiny' knows rendered people only"
         )
     if index is None and len(faces) > 1:
         raise FaceError(

@@ -69,7 +69,8 @@ def open_pack(pack: str | Path, device: str, least_score: float, download: bool)
         _fetch(str(pack), folder, download)
     settings = read_settings(folder)
     models = _open(folder, device, settings.input_size, least_score)
-    detector, recogniser = models.get("detection"), models.get("recognition")
+    detector: Any = models.get("detection")
+    recogniser: Any = models.get("recognition")
     if recogniser is None:
         raise _unfit(folder, "no file is a recogniser: one input (N, 3, 112, 112), one output (N, D)")
     if not getattr(detector, "use_kps", False):

@@ -95,10 +95,10 @@ class IdentityReport:
 
     analyzer: what found and described the faces. same_person: its similarity from which two faces are one
     person's. frame_numbers: of the measured frames in the video, increasing. people: one for each
-    reference, in their order. heads: number of faces in each frame. switches: where a face that was recognised
-    as one person becomes recognised as another, along tracks of faces; `Switch.frame` counts measured frames. motion: mean
-    absolute difference of each measured frame to the one before, T - 1 numbers in [0, 1]; 0 is a frozen
-    frame. warnings: what the reader should know.
+    reference, in their order. heads: number of faces in each frame. switches: where a face that was
+    recognised as one person is recognised as another, along tracks (`matching.find_switches`);
+    `Switch.frame` is an index of measured frames. motion: mean absolute difference of each measured frame to
+    the one before, T - 1 numbers in [0, 1]; 0 is a frozen frame. warnings: what the reader should know.
     """
 
     analyzer: str
@@ -146,8 +146,8 @@ class IdentityReport:
     def summary(self) -> dict[str, Any]:
         """The numbers that everything above comes down to. Where nothing is defined there is None.
 
-        Of the numbers of `PersonReport.summary` the mean over people is given, and beside it `worst`, the mean
-        similarity of the worst person.
+        Of the numbers of `PersonReport.summary` the mean over people is given, and beside it `worst`, the
+        mean similarity of the worst person.
         """
         rows = [person.summary() for person in self.people]
         return {
