@@ -27,7 +27,7 @@ from igrpo_sdk.errors import (
 if TYPE_CHECKING:
     from igrpo_sdk.config import GenerationConfig, Geometry, Preset
     from igrpo_sdk.faces.analyzer import Face, FaceAnalyzer
-    from igrpo_sdk.faces.measuring import measure
+    from igrpo_sdk.faces.measuring import find_people, measure
     from igrpo_sdk.faces.report import IdentityReport
     from igrpo_sdk.pipeline import IdentityPipeline
     from igrpo_sdk.references import Reference
@@ -47,6 +47,7 @@ _LAZY = {
     "Preset": "igrpo_sdk.config",
     "Progress": "igrpo_sdk.sampling",
     "Reference": "igrpo_sdk.references",
+    "find_people": "igrpo_sdk.faces.measuring",
     "measure": "igrpo_sdk.faces.measuring",
 }
 
@@ -70,6 +71,7 @@ __all__ = [
     "Reference",
     "ResourceError",
     "WeightsError",
+    "find_people",
     "measure",
 ]
 

@@ -12,7 +12,7 @@ from igrpo_sdk.decoding import sample_frames
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.faces.analyzer import FaceAnalyzer
 from igrpo_sdk.faces.measuring import find_people, measure
-from igrpo_sdk.faces.plot import PLOT_SUFFIXES, save_plot
+from igrpo_sdk.faces.plot import PLOT_SUFFIXES
 from igrpo_sdk.faces.report import IdentityReport
 from igrpo_sdk.references import Reference
 from igrpo_sdk.video import check_output_path
@@ -83,7 +83,7 @@ def score(
         print(f"igrpo: warning: {warning}", file=sys.stderr)
     print(report.to_json() if json else "\n".join(_table(report)))
     if plot is not None:
-        save_plot(report, sampled.frames, plot, people, overwrite)
+        report.plot(plot, sampled.frames, people, overwrite)
 
 
 def _numbers(text: str) -> list[int]:

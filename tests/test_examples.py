@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igrpo_sdk import IdentityVideo
+from igrpo_sdk import IdentityReport, IdentityVideo
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -115,6 +115,15 @@ def test_render_people(rendered: Path) -> None:
     assert video.frames.shape == (17, 144, 192, 3) and "laugh" in video.settings["prompt"]
 
 
+def test_measure(tmp_path: Path) -> None:
+    lines = example("measure.py", "--folder", "new", cwd=tmp_path).splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["ann.png", "bob.png"]
+    assert lines[2].startswith("2 identity switches, mean similarity 0.")
+    report = IdentityReport.from_json((tmp_path / "new" / "report.json").read_text("utf-8"))
+    assert [(person.recognition, person.coverage) for person in report.people] == [(1, 1), (1, 1)]
+    assert Image.open(tmp_path / "new" / "report.png").width == 1500
+
+
 def test_none_is_left_out() -> None:
-    tested = {"generate.py", "batch.py", "watch_and_stop.py", "render_people.py"}
+    tested = {"generate.py", "batch.py", "watch_and_stop.py", "render_people.py", "measure.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from .matching import Switch, head_count_error
+
+if TYPE_CHECKING:
+    from .measuring import Person
 
 __all__ = ["SCHEMA", "IdentityReport", "PersonReport"]
 
@@ -167,6 +175,28 @@ class IdentityReport:
         for row, person in zip(content["people"], self.people, strict=True):
             row["summary"] = person.summary()
         return json.dumps(content, allow_nan=False)
+
+    def plot(
+        self,
+        path: str | os.PathLike[str],
+        frames: NDArray[np.uint8],
+        people: Sequence[Person] = (),
+        overwrite: bool = False,
+    ) -> Path:
+        """Draw the report to a .png, .svg or .pdf file: one curve a person, faces under it, switches marked.
+
+        Args:
+            path: the file; it appears whole or not at all.
+            frames: those that were measured, uint8 (T, H, W, 3).
+            people: of `find_people`, to show the references too.
+            overwrite: replace a file that exists.
+
+        Raises InputError for a path that cannot be written and frames that are others, ResourceError when the
+        disk does not take the file, DependencyError without matplotlib.
+        """
+        from .plot import save_plot
+
+        return save_plot(self, frames, path, people, overwrite)
 
     @classmethod
     def from_json(cls, text: str) -> IdentityReport:
