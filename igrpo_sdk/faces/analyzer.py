@@ -6,7 +6,6 @@ on batches, where their files allow it, with the same results.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, NumericsError
+from .crops import to_template
 from .packs import Pack, open_pack
 
 Frames = NDArray[np.uint8]
@@ -166,13 +166,16 @@ class FaceAnalyzer:
         return finds[:, :5], finds[:, 5:].reshape(-1, 5, 2)
 
     def _aligned(self, frame: Frames, points: Floats) -> Frames:
-        """The face as the recogniser wants it, BGR."""
-        from insightface.utils.face_align import norm_crop
+        """The face as the recogniser wants it, BGR: what insightface's `norm_crop` gives."""
+        import cv2
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # insightface's use of scikit-image
-            crop = norm_crop(frame, points, self._recogniser.input_size[0])
-        return np.ascontiguousarray(crop[..., ::-1])
+        side = self._recogniser.input_size[0]
+        # Of sides that 112 does not divide, 112 in 128 are the template, in the middle at the top.
+        scale, room = (side / 112, 0.0) if side % 112 == 0 else (side / 128, side / 16)
+        a, b = to_template(points)
+        matrix = scale * np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+        matrix[0, 2] += room
+        return np.ascontiguousarray(cv2.warpAffine(frame, matrix, (side, side))[..., ::-1])
 
     def _embed(self, crops: Sequence[Frames]) -> Floats:
         """Embeddings (N, D) of length 1."""

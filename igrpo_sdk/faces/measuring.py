@@ -93,8 +93,8 @@ def measure(
     Raises InputError for arguments that do not fit, FaceError for a reference without exactly one face.
     A video without faces is no error: its report says so.
     """
-    if frames.ndim != 4 or not len(frames):
-        raise InputError(f"frames have shape {frames.shape}: give at least one frame, (T, height, width, 3)")
+    if not isinstance(frames, np.ndarray) or frames.ndim != 4 or not len(frames):
+        raise InputError("frames: give a numpy array of at least one frame, uint8 (T, height, width, 3)")
     numbers = tuple(range(len(frames)) if frame_numbers is None else map(int, frame_numbers))
     if len(numbers) != len(frames):
         raise InputError(f"frame_numbers: {len(numbers)} given for {len(frames)} frames; give one each")

@@ -75,6 +75,9 @@ def open_pack(pack: str | Path, device: str, least_score: float, download: bool)
         raise _unfit(folder, "no file is a recogniser: one input (N, 3, 112, 112), one output (N, D)")
     if not getattr(detector, "use_kps", False):
         raise _unfit(folder, "the detector finds no points: it needs 9 outputs (or 15)")
+    side = recogniser.input_size[0]
+    if side % 112 and side % 128:
+        raise _unfit(folder, f"the recogniser's input is {side} pixels wide, no multiple of 112 or 128")
     size = recogniser.output_shape[-1]
     if settings.mean is not None and isinstance(size, int) and len(settings.mean) != size:
         raise WeightsError(

@@ -71,6 +71,8 @@ def test_a_batch_gives_what_single_frames_and_insightface_give(
             assert np.allclose(face.embedding, single.embedding, atol=1e-4)
             assert np.allclose(face.box, stock.bbox, atol=0.1)
             assert np.allclose(face.points, stock.kps, atol=0.1)
+            centred = stock.embedding - np.array(json.loads((PACK / "pack.json").read_text())["mean"])
+            assert face.embedding @ centred / np.linalg.norm(centred) > 0.9999
 
 
 def test_larger_frames_have_faces_in_their_own_pixels(
@@ -163,6 +165,24 @@ def test_an_empty_folder_and_one_too_deep_say_so(tmp_path: Path) -> None:
     (tmp_path / "antelopev2").mkdir()  # how insightface's archive of that name unpacks
     shutil.copy(PACK / "detector.onnx", tmp_path / "antelopev2")
     with pytest.raises(WeightsError, match="move what is in antelopev2 up"):
+        FaceAnalyzer.load(tmp_path)
+
+
+def test_a_recogniser_of_another_size_gets_crops_as_insightface_makes_them(
+    tmp_path: Path, clip: NDArray[np.uint8]
+) -> None:
+    from insightface.utils.face_align import norm_crop
+
+    for side in (128, 224):
+        write_model(tmp_path / "recogniser.onnx", 1, ("N", 3, side, side))
+        analyzer = FaceAnalyzer.load(pack_with(tmp_path, "detector.onnx", input_size=[160, 192]))
+        points = analyzer.analyze(clip[:1])[0][0].points
+        with pytest.warns(FutureWarning):  # insightface's use of scikit-image
+            theirs = norm_crop(clip[0], points, side)
+        ours = analyzer._aligned(clip[0], points)[..., ::-1]
+        assert np.abs(ours.astype(int) - theirs).mean() < 0.1
+    write_model(tmp_path / "recogniser.onnx", 1, ("N", 3, 144, 144))
+    with pytest.raises(WeightsError, match="no multiple of 112 or 128"):
         FaceAnalyzer.load(tmp_path)
 
 

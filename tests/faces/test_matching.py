@@ -95,6 +95,30 @@ def test_faces_are_followed_whatever_their_order() -> None:
     assert [t.tolist() for t in track([at(0, 50), at(52, 2), at(4, 54)])] == [[0, 1], [1, 0], [0, 1]]
 
 
+clips = st.lists(st.lists(st.integers(0, 200), max_size=4), max_size=6)
+
+
+@given(clips)
+def test_a_track_has_one_face_a_frame_and_numbers_come_in_order(xs: list[list[int]]) -> None:
+    names = track([at(*some) for some in xs])
+    assert [len(one) for one in names] == [len(some) for some in xs]
+    seen = 0
+    for one in names:
+        assert len(set(one.tolist())) == len(one)
+        assert all(0 <= name < seen + len(one) for name in one)
+        seen = max([seen, *(one + 1).tolist()])
+    assert {name for one in names for name in one.tolist()} == set(range(seen))
+
+
+@given(clips)
+def test_whoever_stays_one_person_never_switches(xs: list[list[int]]) -> None:
+    """Faces that all belong to nobody, or all to person 0 one after the other, change nothing."""
+    names = track([at(*some) for some in xs])
+    alone = np.array([[0 if some else NOBODY, NOBODY] for some in xs]).reshape(-1, 2)
+    assert find_switches(names, alone) == []
+    assert find_switches(names, np.full_like(alone, NOBODY)) == []
+
+
 def test_a_track_survives_a_short_gap_only() -> None:
     gone = np.zeros((0, 4))
     assert track([at(0), gone, gone, at(1)])[3].tolist() == [0]

@@ -226,6 +226,7 @@ def test_i6_one_person_twice_is_warned_of(truth: Truth, analyzer: Analyzer) -> N
     [
         (GREY[:0], {}, "at least one frame"),
         (GREY[0], {}, "at least one frame"),
+        (list(GREY), {}, "numpy array"),
         (GREY, {"places": ["left"]}, "places: 1 given for 2"),
         (GREY, {"places": ["left", "top"]}, "places"),
         (GREY, {"frame_numbers": [0, 1]}, "frame_numbers: 2 given for 3"),

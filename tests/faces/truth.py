@@ -34,12 +34,19 @@ class Truth:
 
     def __init__(self) -> None:
         self._known: dict[bytes, list[Face]] = {}
+        self._clips: dict[tuple[Scene, int], Frames] = {}
 
     def clip(self, scene: Scene, num_frames: int = 6) -> Frames:
-        """A rendered scene, uint8 (T, 144, 192, 3)."""
+        """A rendered scene, uint8 (T, 144, 192, 3), read-only."""
+        if (scene, num_frames) not in self._clips:
+            self._clips[scene, num_frames] = self._render(scene, num_frames)
+        return self._clips[scene, num_frames]
+
+    def _render(self, scene: Scene, num_frames: int) -> Frames:
         made = render_scenes([scene], num_frames=num_frames)
         faces = scene_faces([scene], 144, 192, num_frames, 8.0, torch.device("cpu"))
         frames: Frames = made.frames[0].numpy()
+        frames.flags.writeable = False
         embeddings = embed([actor.identity for actor in scene.actors])
         for t, frame in enumerate(frames):
             self._known[frame.tobytes()] = [
