@@ -9,7 +9,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from igrpo_sdk.decoding import SUFFIXES, decode_all, exact_scaling
 from igrpo_sdk.errors import InputError, ResourceError
 
 if TYPE_CHECKING:
@@ -26,14 +27,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from PIL import Image
 
-__all__ = ["MAX_DECODED_BYTES", "MAX_FILE_BYTES", "SUFFIXES", "IdentityVideo", "check_output_path"]
-
-SUFFIXES = (".mp4", ".webm", ".gif")
-"""The file types that are written and read."""
-MAX_FILE_BYTES = 2**30
-"""Largest file that `IdentityVideo.load` opens."""
-MAX_DECODED_BYTES = 2 * 2**30
-"""Most memory that the frames of a loaded video may take (height * width * 3 bytes each)."""
+__all__ = ["IdentityVideo", "check_output_path", "written_whole"]
 
 _SOFTWARE = "igrpo-sdk"
 # Near-transparent quality: clips are short, and what a recogniser sees in one should be the model's doing.
@@ -96,7 +90,7 @@ class IdentityVideo:
         if max(height, width) > _LARGEST_SIDE[suffix]:
             raise InputError(f"frames: {height}x{width}; {suffix} holds {_LARGEST_SIDE[suffix]} a side")
         comment = self._comment()
-        with _written_whole(target, overwrite) as partial:
+        with written_whole(target, overwrite) as partial:
             if suffix == ".gif":
                 _write_gif(partial, self.frames, self.fps, comment)
             else:
@@ -109,26 +103,13 @@ class IdentityVideo:
         empty).
 
         Frames come back as the codec kept them: nearly, not exactly, the ones that were saved. Raises
-        `InputError` for a file that is missing, unreadable, without frames, or larger than the limits of this
-        module.
+        `InputError` for a file that is missing, unreadable, without frames, or larger than the limits of
+        `igrpo_sdk.decoding`.
         """
-        target = Path(path)
-        name = f"video {str(target)!r}"
-        suffix = target.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise InputError(f"{name}: unknown suffix {suffix!r}; {', '.join(SUFFIXES)} can be read")
-        try:
-            size = target.stat().st_size if target.is_file() else None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{name}: cannot be read ({error}). Check the path") from error
-        if size is None:
-            raise InputError(f"{name}: there is no such ordinary file. Check the path")
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{name}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Cut it")
-        frames, rate, comment = _read_video(target.absolute(), suffix, name)
-        content = _parse_comment(comment)
-        fps = _recorded_rate(content.get("fps", 0), rate, len(frames))
-        return cls(frames, fps, content.get("settings", {}), tuple(content.get("warnings", ())))
+        decoded = decode_all(path)
+        content = _parse_comment(decoded.comment)
+        fps = _recorded_rate(content.get("fps", 0), decoded.rate, len(decoded.frames))
+        return cls(decoded.frames, fps, content.get("settings", {}), tuple(content.get("warnings", ())))
 
     def contact_sheet(self, columns: int = 6) -> Image.Image:
         """All frames in one RGB picture, row by row, `columns` side by side; unused places are white."""
@@ -160,12 +141,14 @@ class IdentityVideo:
             raise InputError(f"settings: cannot be written as JSON ({error}). Use plain values") from error
 
 
-def check_output_path(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Whether a video can be written to `path`, asked before any model runs. Returns it with links resolved.
+def check_output_path(
+    path: str | os.PathLike[str], overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES
+) -> Path:
+    """Whether a file can be written to `path`, asked before any model runs. Returns it with links resolved.
 
-    Raises `InputError` for another suffix than .mp4, .webm or .gif, a directory, a folder that does not
-    exist, a file that exists (without `overwrite`), or a name the system cannot hold; `ResourceError` if the
-    folder takes no file.
+    Raises `InputError` for another suffix than those given (by default of videos), a directory, a folder that
+    does not exist, a file that exists (without `overwrite`), or a name the system cannot hold;
+    `ResourceError` if the folder takes no file.
     """
     name = f"output {os.fspath(path)!r}"
     try:
@@ -175,9 +158,9 @@ def check_output_path(path: str | os.PathLike[str], overwrite: bool = False) -> 
     except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, a loop of links
         raise InputError(f"{name}: not a usable file name ({error})") from error
     if is_directory:
-        raise InputError(f"{name}: is a directory. Add a file name, such as out.mp4")
-    if target.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{name}: unknown suffix {target.suffix!r}; use one of {', '.join(SUFFIXES)}")
+        raise InputError(f"{name}: is a directory. Add a file name, such as out{suffixes[0]}")
+    if target.suffix.lower() not in suffixes:
+        raise InputError(f"{name}: unknown suffix {target.suffix!r}; use one of {', '.join(suffixes)}")
     if not has_folder:
         raise InputError(f"{name}: the folder {str(target.parent)!r} does not exist. Create it first")
     if exists and not overwrite:
@@ -199,7 +182,7 @@ def _create_partial(target: Path) -> Path:
 
 
 @contextmanager
-def _written_whole(target: Path, overwrite: bool) -> Iterator[Path]:
+def written_whole(target: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary path to write to; on success it becomes `target`, on any exception it is removed."""
     partial = _create_partial(target)
     try:
@@ -255,7 +238,7 @@ def _write_video(path: Path, frames: NDArray[np.uint8], fps: float, comment: str
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
-                interpolation=_exact_scaling(),
+                interpolation=exact_scaling(),
             )
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -314,54 +297,6 @@ def _insert_gif_comment(path: Path, comment: str) -> None:
     path.write_bytes(data[:at] + b"\x21\xfe" + blocks + b"\0" + data[at:])
 
 
-def _read_video(path: Path, suffix: str, name: str) -> tuple[NDArray[np.uint8], float, str]:
-    """Decode a local file to (frames, rate, comment), within the limits."""
-    import av
-
-    try:
-        # Demuxer and protocol are fixed: a playlist that is named .mp4 must not fetch anything.
-        options = {"protocol_whitelist": "file"}
-        with av.open(
-            f"file:{path}", "r", format=suffix[1:], options=options, metadata_errors="replace"
-        ) as container:
-            if not container.streams.video:
-                raise InputError(f"{name}: holds no video")
-            frames, times = _decode(container, name)
-            rate = container.streams.video[0].average_rate
-            tags = {key.lower(): value for key, value in container.metadata.items()}
-            comment = tags.get("comment", "")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{name}: damaged or not a {suffix} file ({error})") from error
-    if not frames:
-        raise InputError(f"{name}: holds no frames. It may have been cut off while it was written")
-    if suffix == ".gif" or not rate:
-        known = len(times) > 1 and times[-1] > times[0]
-        return np.stack(frames), (len(times) - 1) / (times[-1] - times[0]) if known else 10.0, comment
-    return np.stack(frames), float(rate), comment
-
-
-def _decode(container: Any, name: str) -> tuple[list[NDArray[np.uint8]], list[float]]:
-    """All frames of the first video stream as RGB, with their times in seconds."""
-    frames: list[NDArray[np.uint8]] = []
-    times: list[float] = []
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise InputError(f"{name}: holds no decodable video. It may have been cut off")
-    if stream.width * stream.height * 3 > MAX_DECODED_BYTES:
-        raise InputError(f"{name}: {stream.width}x{stream.height} pixels a frame; too large")
-    for frame in container.decode(stream):
-        if (len(frames) + 1) * frame.height * frame.width * 3 > MAX_DECODED_BYTES:
-            raise InputError(f"{name}: needs over {MAX_DECODED_BYTES:,} bytes decoded. Cut it")
-        pixels = frame.reformat(format="rgb24", interpolation=_exact_scaling()).to_ndarray()
-        if frames and pixels.shape != frames[0].shape:
-            raise InputError(f"{name}: frames of different sizes. Re-encode it")
-        frames.append(pixels)
-        times.append(float(frame.time or 0.0))
-    return frames, times
-
-
 def _parse_comment(comment: str) -> dict[str, Any]:
     """What `IdentityVideo.save` wrote, or an empty dict. The file is not trusted."""
     try:
@@ -390,10 +325,3 @@ def _rate(fps: float) -> Fraction:
     float).
     """
     return Fraction(fps).limit_denominator(1001)
-
-
-def _exact_scaling() -> int:
-    """Colour conversion without swscale's shortcuts, which darken by about one level of 255."""
-    from av.video.reformatter import Interpolation as I
-
-    return int(I.BICUBIC | I.ACCURATE_RND | I.FULL_CHR_H_INP | I.FULL_CHR_H_INT)

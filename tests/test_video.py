@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from igrpo_sdk import IdentityVideo, InputError, ResourceError
+from igrpo_sdk import IdentityVideo, InputError, ResourceError, decoding
 from igrpo_sdk import video as video_module
-from igrpo_sdk.video import SUFFIXES, check_output_path
+from igrpo_sdk.decoding import SUFFIXES
+from igrpo_sdk.video import check_output_path
 
 Frames = NDArray[np.uint8]
 SETTINGS = {
@@ -363,7 +364,7 @@ def test_limits_on_what_is_loaded(frames: Frames, tmp_path: Path, monkeypatch: p
         ("MAX_FILE_BYTES", 100),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(video_module, name, limit)
+            patch.setattr(decoding, name, limit)
             with pytest.raises(InputError, match="video"):
                 IdentityVideo.load(path)
 

@@ -1,32 +1,26 @@
-"""Finding faces and describing them, with a pack of insightface models: SCRFD detects, ArcFace recognises.
+"""Finding faces and describing them: SCRFD detects, ArcFace recognises, insightface loads and decodes.
 
-Packs: "tiny", shipped with this package and trained on its procedural world; a folder with a pack's files; or
-the name of one of insightface's own, whose weights are for non-commercial research only. All are loaded by
-insightface itself. A folder may hold a `pack.json` with `input_size` (height and width the detector sees) and
-`mean` (of embeddings, which is taken from every embedding before it is scaled to length 1).
+insightface's own `FaceAnalysis.get` takes one frame at a time. Here the networks of a pack (`packs.py`) run
+on batches, where their files allow it, with the same results.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DependencyError, HubError, InputError, ResourceError, WeightsError
+from ..errors import InputError, NumericsError
+from .packs import Pack, open_pack
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-ASSETS = Path(__file__).parents[1] / "assets"
-INSIGHTFACE_PACKS = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_DEFAULT_INPUT = (640, 640)
 _BATCH = 32  # frames or crops in one call of a network
 
 
@@ -45,116 +39,131 @@ class Face:
     embedding: Floats
 
 
-class FaceAnalyzer:
-    """Detects, aligns and embeds the faces of many frames at once.
+class Analyzer(Protocol):
+    """What measures videos: it finds the faces of frames and describes them.
 
-    `batched` says whether the detector takes several frames in one call; where its file gives the finds of
-    one frame only, as those of insightface's own packs do, frames go through it one by one.
+    `FaceAnalyzer` is the one of this package. Whatever finds faces in another way, such as from known
+    positions, can stand in for it.
     """
 
-    def __init__(
-        self, app: Any, input_size: tuple[int, int], mean: Floats | None, least_score: float
-    ) -> None:
-        self._detector, self._recogniser = app.models["detection"], app.models["recognition"]
-        self._input, self._mean, self._least = input_size, mean, least_score
-        self.batched = bool(self._detector.batched)
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    @property
+    def same_person(self) -> float:
+        """Similarity from which two faces are taken for one person's."""
+
+    def analyze(self, frames: Frames) -> list[list[Face]]:
+        """The faces of each frame uint8 (T, H, W, 3), RGB, from left to right."""
+
+
+class FaceAnalyzer:
+    """Detects, aligns and embeds the faces of many frames at once, with the networks of a pack.
+
+    name: of the pack. same_person: similarity from which two faces are one person's. batched: whether the
+    detector takes several frames in one call; where its file has room for one only, as in insightface's own
+    packs, frames go through it one by one. May be used by several threads at once.
+    """
+
+    def __init__(self, pack: Pack, least_score: float) -> None:
+        """See `load`."""
+        self._detector, self._recogniser = pack.detector, pack.recogniser
+        self._mean, self._least = pack.settings.mean, least_score
+        self.name = pack.settings.name
+        self.same_person = pack.settings.same_person
+        self.batched = bool(self._detector.batched) and not isinstance(self._detector.input_shape[0], int)
 
     @classmethod
     def load(
-        cls, pack: str | Path = "tiny", device: Literal["cpu", "cuda"] = "cpu", least_score: float = 0.5
+        cls,
+        pack: str | Path = "tiny",
+        device: Literal["cpu", "cuda"] = "cpu",
+        least_score: float = 0.5,
+        download: bool = False,
     ) -> FaceAnalyzer:
         """Load a pack.
 
         Args:
-            pack: "tiny", a folder, or one of `INSIGHTFACE_PACKS`, which insightface downloads to its own
-                folder if it is not there.
+            pack: "tiny", a folder, or the name of one of insightface's packs (`packs.INSIGHTFACE_PACKS`),
+                which are in ~/.insightface/models.
             device: where the networks run; "cuda" needs onnxruntime-gpu.
             least_score: confidence below which a find is no face, in (0, 1).
+            download: fetch one of insightface's packs from GitHub if it is not there.
 
         Raises InputError for an unknown pack or a score out of range, DependencyError without insightface,
         ResourceError for a device that onnxruntime cannot use, HubError when a pack cannot be downloaded, and
-        WeightsError when it lacks a model or holds others than a detector and a recogniser.
+        WeightsError when it is not there, damaged, or lacks a detector with five points or a recogniser.
         """
         if not 0 < least_score < 1:
             raise InputError(f"least_score={least_score} must be in (0, 1)")
-        source = _locate(pack)
-        _require_provider(device)
-        settings = _settings(source)
-        height, width = settings.get("input_size", _DEFAULT_INPUT)
-        app = _open(source, device, (width, height), least_score)
-        mean = settings.get("mean")
-        centre = None if mean is None else np.array(mean, np.float32)
-        return cls(app, (height, width), centre, least_score)
+        return cls(open_pack(pack, device, least_score, download), least_score)
 
     def analyze(self, frames: Frames) -> list[list[Face]]:
         """The faces of each frame uint8 (T, H, W, 3), RGB, from left to right.
 
-        Raises InputError for frames of another type or shape.
+        Raises InputError for frames of another type or shape, NumericsError when a network's output is not
+        finite.
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:]:
             raise InputError(f"frames are {frames.dtype} {frames.shape}: give uint8 (T, height, width, 3)")
-        found = [self._ordered(*one) for part in _parts(frames) for one in self._detect(part)]
+        parts = (frames[i : i + _BATCH] for i in range(0, len(frames), _BATCH))
+        return [faces for part in parts for faces in self._analyze_part(part)]
+
+    def _analyze_part(self, frames: Frames) -> list[list[Face]]:
+        found = self._detect(frames) if self.batched else self._detect_one_by_one(frames)
         crops = [
             self._aligned(frame, points)
-            for frame, (_, points) in zip(frames, found, strict=True)
-            for points in points
+            for frame, (_, of_frame) in zip(frames, found, strict=True)
+            for points in of_frame
         ]
         embeddings = iter(self._embed(crops))
-        return [
-            [
-                Face(box[:4], points, float(box[4]), next(embeddings))
-                for box, points in zip(*of_frame, strict=True)
-            ]
-            for of_frame in found
+        faces = [
+            [Face(box[:4], five, float(box[4]), next(embeddings)) for box, five in zip(*one, strict=True)]
+            for one in found
         ]
+        return [sorted(some, key=lambda face: float(face.box[0] + face.box[2])) for some in faces]
 
-    @staticmethod
-    def _ordered(boxes: Floats, points: Floats) -> tuple[Floats, Floats]:
-        order = np.argsort(boxes[:, 0] + boxes[:, 2])
-        return boxes[order], points[order]
+    def _detect_one_by_one(self, frames: Frames) -> list[tuple[Floats, Floats]]:
+        """Boxes with scores (M, 5) and points (M, 5, 2) of each frame."""
+        return [self._detector.detect(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
 
     def _detect(self, frames: Frames) -> list[tuple[Floats, Floats]]:
-        """Boxes with scores (M, 5) and points (M, 5, 2) of each frame."""
-        if not self.batched:
-            return [self._detector.detect(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
-        canvas, scale = self._letterboxed(frames)
-        blob = (canvas.transpose(0, 3, 1, 2).astype(np.float32) - self._detector.input_mean) / np.float32(
-            self._detector.input_std
-        )
-        session = self._detector.session
-        outputs = session.run(self._detector.output_names, {self._detector.input_name: blob})
-        return [self._decoded([output[i] for output in outputs], scale) for i in range(len(frames))]
+        """The same, all frames in one call: what insightface's `SCRFD.detect` does, for a batch."""
+        detector = self._detector
+        finds: list[list[Floats]] = [[] for _ in frames]
+        for size in detector.input_sizes:
+            canvas, scale = _letterboxed(frames, size)
+            blob = (canvas.transpose(0, 3, 1, 2) - np.float32(detector.input_mean)) / np.float32(
+                detector.input_std
+            )
+            outputs = detector.session.run(detector.output_names, {detector.input_name: blob})
+            if not all(np.isfinite(output).all() for output in outputs):
+                raise NumericsError(f"pack {self.name}: the detector's output is not finite; get it again")
+            for i, rows in enumerate(finds):
+                rows.append(self._decode([output[i] for output in outputs], size, scale))
+        return [self._distinct(np.vstack(rows)) for rows in finds]
 
-    def _letterboxed(self, frames: Frames) -> tuple[Frames, float]:
-        """Frames scaled into the detector's input, in its upper left corner on black, and the scale."""
-        import cv2
-
-        (height, width), (rows, columns) = frames.shape[1:3], self._input
-        scale = min(rows / height, columns / width)
-        size = (min(columns, round(width * scale)), min(rows, round(height * scale)))
-        canvas = np.zeros((len(frames), rows, columns, 3), np.uint8)
-        for frame, target in zip(frames, canvas, strict=True):
-            target[: size[1], : size[0]] = cv2.resize(frame, size)
-        return canvas, scale
-
-    def _decoded(self, outputs: Sequence[Floats], scale: float) -> tuple[Floats, Floats]:
-        """One frame's finds, in its own pixels: insightface's decoding of SCRFD (scrfd.py, `forward`)."""
+    def _decode(self, outputs: Sequence[Floats], size: tuple[int, int], scale: float) -> Floats:
+        """One frame's finds (M, 15): box, score and points, in the frame's own pixels."""
         from insightface.model_zoo.scrfd import distance2bbox, distance2kps
 
-        levels, (rows, columns), kept = self._detector.fmc, self._input, []
+        levels, (columns, rows), kept = self._detector.fmc, size, []
         for level, stride in enumerate(self._detector._feat_stride_fpn):
             scores, distances, offsets = (outputs[level + k * levels] for k in range(3))
             y, x = np.mgrid[: rows // stride, : columns // stride] * np.float32(stride)
             anchors = np.stack([x, y], -1).reshape(-1, 2).repeat(self._detector._num_anchors, axis=0)
             sure = scores[:, 0] >= self._least
-            boxes = distance2bbox(anchors[sure], distances[sure] * stride)
-            points = distance2kps(anchors[sure], offsets[sure] * stride)
+            boxes = distance2bbox(anchors[sure], distances[sure] * stride) / scale
+            points = distance2kps(anchors[sure], offsets[sure] * stride) / scale
             kept.append(np.hstack([boxes, scores[sure], points]))
-        rows_found = np.vstack(kept).astype(np.float32)
-        rows_found = rows_found[np.argsort(-rows_found[:, 4], kind="stable")]
-        rows_found = rows_found[self._detector.nms(rows_found[:, :5])]
-        boxes = np.hstack([rows_found[:, :4] / scale, rows_found[:, 4:5]])
-        return boxes, rows_found[:, 5:].reshape(-1, 5, 2) / scale
+        return np.vstack(kept).astype(np.float32)
+
+    def _distinct(self, finds: Floats) -> tuple[Floats, Floats]:
+        """Of finds of one face the surest: boxes with scores (M, 5) and points (M, 5, 2)."""
+        finds = finds[np.argsort(-finds[:, 4], kind="stable")]
+        finds = finds[self._detector.nms(finds[:, :5])]
+        return finds[:, :5], finds[:, 5:].reshape(-1, 5, 2)
 
     def _aligned(self, frame: Frames, points: Floats) -> Frames:
         """The face as the recogniser wants it, BGR."""
@@ -169,85 +178,24 @@ class FaceAnalyzer:
         """Embeddings (N, D) of length 1."""
         if not crops:
             return np.zeros((0, 0), np.float32)
-        size = _BATCH if isinstance(self._recogniser.input_shape[0], str) else 1
+        size = 1 if isinstance(self._recogniser.input_shape[0], int) else _BATCH
         parts = [list(crops[i : i + size]) for i in range(0, len(crops), size)]
         rows = np.concatenate([self._recogniser.get_feat(part) for part in parts])
         rows = rows if self._mean is None else rows - self._mean
+        if not np.isfinite(rows).all():
+            raise NumericsError(f"pack {self.name}: an embedding is not finite; get the pack again")
         return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _parts(frames: Frames) -> list[Frames]:
-    return [frames[i : i + _BATCH] for i in range(0, len(frames), _BATCH)]
+def _letterboxed(frames: Frames, size: tuple[int, int]) -> tuple[Frames, float]:
+    """Frames scaled into `size` (columns, rows), in its upper left corner on black, and the scale."""
+    import cv2
 
-
-def _locate(pack: str | Path) -> Path | str:
-    """The folder of a pack, or the name of one of insightface's own."""
-    if pack == "tiny":
-        return ASSETS / "tiny-faces"
-    if Path(pack).is_dir():
-        return Path(pack)
-    if pack in INSIGHTFACE_PACKS:
-        warnings.warn(
-            f"the weights of insightface's pack {pack} are for non-commercial research only", stacklevel=3
-        )
-        return str(pack)
-    known = ", ".join(INSIGHTFACE_PACKS)
-    raise InputError(
-        f"pack {str(pack)!r} is no folder: give 'tiny', a folder with a pack's files, or {known}"
-    )
-
-
-def _require_provider(device: str) -> None:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DependencyError(
-            f"onnxruntime cannot be imported ({error}): pip install 'igrpo-sdk[faces]'"
-        ) from None
-    if device not in _PROVIDERS:
-        raise InputError(f"device {device!r}: use 'cpu' or 'cuda'")
-    if _PROVIDERS[device] not in onnxruntime.get_available_providers():
-        raise ResourceError(
-            f"device {device!r}: this onnxruntime lacks {_PROVIDERS[device]}; "
-            "install onnxruntime-gpu, or use 'cpu'"
-        )
-
-
-def _settings(source: Path | str) -> dict[str, Any]:
-    """What `pack.json` says; nothing where there is none."""
-    file = Path(source) / "pack.json"
-    if not isinstance(source, Path) or not file.is_file():
-        return {}
-    try:
-        return dict(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{file} cannot be read ({error}): get the pack again") from None
-
-
-def _open(source: Path | str, device: str, det_size: tuple[int, int], least_score: float) -> Any:
-    """insightface's application with the pack's detector and recogniser."""
-    try:
-        from insightface.app import FaceAnalysis
-    except ImportError as error:
-        raise DependencyError(
-            f"insightface cannot be imported ({error}): pip install 'igrpo-sdk[faces]'"
-        ) from None
-    try:
-        app = FaceAnalysis(
-            str(source), allowed_modules=["detection", "recognition"], providers=[_PROVIDERS[device]]
-        )
-        app.prepare(ctx_id=-1 if device == "cpu" else 0, det_thresh=least_score, det_size=det_size)
-    except OSError as error:  # what requests raises when the network is away
-        raise HubError(
-            f"pack {source} cannot be downloaded ({error}): connect, or give a folder with its files"
-        ) from None
-    except Exception as error:  # insightface fails with bare assertions, onnxruntime with types of its own
-        raise WeightsError(
-            f"pack {source} cannot be loaded ({type(error).__name__}: {error}): it needs the ONNX files of a "
-            "detector in SCRFD's layout and of a recogniser in ArcFace's"
-        ) from error
-    if "recognition" not in app.models:
-        raise WeightsError(
-            f"pack {source} has no recogniser: it needs an ONNX file with input (N, 3, 112, 112)"
-        )
-    return app
+    (height, width), (columns, rows) = frames.shape[1:3], size
+    ratio = height / width
+    # Rounded down, as in insightface.
+    scaled = (int(rows / ratio), rows) if ratio > rows / columns else (columns, int(columns * ratio))
+    canvas = np.zeros((len(frames), rows, columns, 3), np.uint8)
+    for frame, target in zip(frames, canvas, strict=True):
+        target[: scaled[1], : scaled[0]] = cv2.resize(frame, scaled)
+    return canvas, scaled[1] / height

@@ -108,8 +108,18 @@ def track(boxes: Sequence[Floats], least_iou: float = 0.3, gap: int = 2) -> list
     return out
 
 
-def count_switches(tracks: Sequence[Ints], faces: Ints) -> int:
-    """How often a track changes the person it shows.
+@dataclass(frozen=True)
+class Switch:
+    """A track that showed reference `before` and from frame `frame` on shows reference `after`."""
+
+    frame: int
+    track: int
+    before: int
+    after: int
+
+
+def find_switches(tracks: Sequence[Ints], faces: Ints) -> list[Switch]:
+    """Where a track changes the person it shows, in order of time.
 
     Along each track, frames in which its face is nobody's are passed over; every change from one reference to
     another counts once. Two people who take each other's identity in place count twice, two who walk past
@@ -122,12 +132,14 @@ def count_switches(tracks: Sequence[Ints], faces: Ints) -> int:
     if len(tracks) != len(faces):
         raise InputError(f"{len(tracks)} frames of tracks for {len(faces)} frames of faces: give as many")
     shown: dict[int, int] = {}
-    switches = 0
-    for names, owned in zip(tracks, faces, strict=True):
-        for person in np.flatnonzero(owned != NOBODY):
+    switches = []
+    for frame, (names, owned) in enumerate(zip(tracks, faces, strict=True)):
+        for person in np.flatnonzero(owned != NOBODY).tolist():
             name = int(names[owned[person]])
-            switches += int(shown.get(name, person) != person)
-            shown[name] = int(person)
+            before = shown.get(name, person)
+            shown[name] = person
+            if before != person:
+                switches.append(Switch(frame, name, before, person))
     return switches
 
 

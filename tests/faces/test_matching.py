@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.matching import NOBODY, assign, count_switches, head_count_error, iou, track
+from igrpo_sdk.faces.matching import NOBODY, Switch, assign, find_switches, head_count_error, iou, track
 
 similarities = hnp.arrays(
     np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=5), elements=st.floats(-1, 1, width=32)
@@ -108,24 +108,28 @@ def test_a_track_survives_a_short_gap_only() -> None:
 def test_people_who_change_faces_in_place_switch() -> None:
     tracks = [np.array([0, 1])] * 4
     stay = np.array([[0, 1]] * 4)
-    assert count_switches(tracks, stay) == 0
-    assert count_switches(tracks, np.array([[0, 1], [0, 1], [1, 0], [1, 0]])) == 2
-    assert count_switches(tracks, np.array([[0, 1], [1, 0], [0, 1], [0, 1]])) == 4
+    assert len(find_switches(tracks, stay)) == 0
+    assert len(find_switches(tracks, np.array([[0, 1], [0, 1], [1, 0], [1, 0]]))) == 2
+    assert len(find_switches(tracks, np.array([[0, 1], [1, 0], [0, 1], [0, 1]]))) == 4
+    assert find_switches(tracks, np.array([[0, 1], [0, 1], [1, 0], [1, 0]])) == [
+        Switch(frame=2, track=1, before=1, after=0),
+        Switch(frame=2, track=0, before=0, after=1),
+    ]
     # frames in between in which nobody is recognised hide nothing and add nothing
-    assert count_switches(tracks, np.array([[0, 1], [-1, -1], [1, 0], [1, 0]])) == 2
-    assert count_switches(tracks, np.array([[0, 1], [-1, -1], [0, -1], [0, 1]])) == 0
+    assert len(find_switches(tracks, np.array([[0, 1], [-1, -1], [1, 0], [1, 0]]))) == 2
+    assert len(find_switches(tracks, np.array([[0, 1], [-1, -1], [0, -1], [0, 1]]))) == 0
 
 
 def test_people_who_pass_each_other_do_not_switch() -> None:
     """Their boxes meet halfway, and one is hidden there for a frame."""
     steps = [3 * t for t in range(11)]
     boxes = [at(x, 30 - x) for x in steps]
-    assert count_switches(track(boxes), np.array([[0, 1]] * 11)) == 0
+    assert len(find_switches(track(boxes), np.array([[0, 1]] * 11))) == 0
     boxes[5], owners = at(15), np.array([[0, 1]] * 11)
     owners[5, 1] = NOBODY
-    assert count_switches(track(boxes), owners) == 0
+    assert len(find_switches(track(boxes), owners)) == 0
     with pytest.raises(InputError, match="1 frames of tracks for 11"):
-        count_switches(track(boxes[:1]), owners)
+        find_switches(track(boxes[:1]), owners)
 
 
 def test_heads_too_many_and_too_few() -> None:

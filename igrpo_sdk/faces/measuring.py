@@ -1,0 +1,265 @@
+"""Measuring a video: from frames and references to an `IdentityReport`.
+
+In every frame the analyzer finds and describes the faces; references are assigned to them one to one; faces
+are followed over time by where they are; and from that come all the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FaceError, InputError
+from ..references import Reference
+from .analyzer import Analyzer, Face, Floats, Frames
+from .crops import aligned_luma, aligned_points, copied
+from .matching import NOBODY, Ints, assign, find_switches, track
+from .places import follow_places
+from .report import IdentityReport, PersonReport
+
+__all__ = ["MIN_FACE", "Person", "find_people", "measure"]
+
+MIN_FACE = 64
+"""Longer side of a reference's face, pixels, below which a report warns."""
+LEAST = 0.0
+"""Similarity below which a face is nobody's: that of two directions that have nothing in common."""
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """Somebody to look for: the picture, the face in it, a name for reports, and what to warn of."""
+
+    name: str
+    picture: NDArray[np.uint8]
+    face: Face
+    warnings: tuple[str, ...] = ()
+
+
+def find_people(
+    references: Sequence[Any], analyzer: Analyzer, face_index: int | Sequence[int | None] | None = None
+) -> list[Person]:
+    """The people of references: anything `Reference.load` takes, or a `Person`, which is returned as it is.
+
+    Args:
+        references: one picture of each person.
+        analyzer: finds and describes the faces.
+        face_index: which face to take where a picture shows several, counted from 0, from left to right; one
+            number for all, or one (or None) for each.
+
+    Raises InputError for no references or pictures that cannot be read, FaceError with the index of a
+    reference that shows no face, or several and none is chosen.
+    """
+    if not references:
+        raise InputError("references: none given; give one picture of each person")
+    if face_index is None or isinstance(face_index, int):
+        chosen: Sequence[int | None] = [face_index] * len(references)
+    else:
+        chosen = face_index
+    if len(chosen) != len(references):
+        raise InputError(f"face_index: {len(chosen)} given for {len(references)} references; give one each")
+    return [
+        source if isinstance(source, Person) else _find_person(k, source, analyzer, index)
+        for k, (source, index) in enumerate(zip(references, chosen, strict=True))
+    ]
+
+
+def measure(
+    frames: Frames,
+    references: Sequence[Any],
+    analyzer: Analyzer,
+    *,
+    places: Sequence[str] | None = None,
+    face_index: int | Sequence[int | None] | None = None,
+    frame_numbers: Sequence[int] | None = None,
+    warnings: Sequence[str] = (),
+) -> IdentityReport:
+    """Measure who is in a video, how much like themselves, and for how long.
+
+    Args:
+        frames: uint8 (T, H, W, 3), sRGB, at least one.
+        references: see `find_people`.
+        analyzer: `FaceAnalyzer.load()`, or another one.
+        places: where each person should be, distinct members of `places.PLACES`: similarity is then also
+            given of the face that stands there. For clips in which nobody changes places.
+        face_index: see `find_people`.
+        frame_numbers: of the frames in the video they come from, increasing; by default 0, 1, ...
+        warnings: to be kept in the report, in front of its own.
+
+    Raises InputError for arguments that do not fit, FaceError for a reference without exactly one face.
+    A video without faces is no error: its report says so.
+    """
+    if frames.ndim != 4 or not len(frames):
+        raise InputError(f"frames have shape {frames.shape}: give at least one frame, (T, height, width, 3)")
+    numbers = tuple(range(len(frames)) if frame_numbers is None else map(int, frame_numbers))
+    if len(numbers) != len(frames):
+        raise InputError(f"frame_numbers: {len(numbers)} given for {len(frames)} frames; give one each")
+    people = find_people(references, analyzer, face_index)
+    if places is not None and len(places) != len(people):
+        raise InputError(f"places: {len(places)} given for {len(people)} references; give one each")
+    scene = _Scene(frames, people, analyzer.analyze(frames))
+    recognised = scene.similarities(scene.owners) >= analyzer.same_person
+    tracks = track([np.array([face.box for face in faces]) for faces in scene.faces])
+    switches = find_switches(tracks, np.where(recognised, scene.owners, NOBODY))
+    placed = None if places is None else follow_places(scene.centres, places, frames.shape[2])
+    found = [scene.person(k, recognised[:, k]) for k in range(len(people))]
+    if places is not None and placed is not None:
+        found = [scene.placed(person, k, places[k], placed) for k, person in enumerate(found)]
+    heads = tuple(len(faces) for faces in scene.faces)
+    told = [*warnings, *_warnings(people, analyzer.same_person, found, heads)]
+    return IdentityReport(
+        analyzer.name,
+        analyzer.same_person,
+        numbers,
+        tuple(found),
+        heads,
+        tuple(switches),
+        _motion(frames),
+        tuple(told),
+    )
+
+
+class _Scene:
+    """The faces of a video beside the people to look for; K people, T frames."""
+
+    def __init__(self, frames: Frames, people: Sequence[Person], faces: list[list[Face]]) -> None:
+        self.frames, self.people, self.faces = frames, people, faces
+        known = np.stack([person.face.embedding for person in people])
+        # (K, M_t) a frame, reference to face
+        self.tables = [
+            np.clip(known @ np.stack([face.embedding for face in some]).T, -1, 1)
+            if some
+            else np.zeros((len(people), 0), np.float32)
+            for some in faces
+        ]
+        self.owners = np.stack([assign(table, LEAST) for table in self.tables])  # (T, K)
+
+    @property
+    def centres(self) -> list[list[float]]:
+        """Horizontal centres of the faces of each frame."""
+        return [[float(face.box[0] + face.box[2]) / 2 for face in some] for some in self.faces]
+
+    def similarities(self, owners: Ints) -> Floats:
+        """Similarity (T, K) of the faces given by `owners` to each person; 0 where there is none."""
+        rows = zip(self.tables, owners, strict=True)
+        return np.array([[_at(table[k], m) for k, m in enumerate(row)] for table, row in rows])
+
+    def margins(self, owners: Ints, k: int) -> list[float] | None:
+        """Over the frames, how much more the faces of person k are like k than like the nearest other."""
+        if len(self.people) == 1:
+            return None
+        others = [np.delete(table, k, axis=0).max(axis=0, initial=-1) for table in self.tables]
+        pairs = zip(self.tables, others, owners[:, k], strict=True)
+        return [_at(table[k] - other, m) for table, other, m in pairs]
+
+    def person(self, k: int, recognised: NDArray[np.bool_]) -> PersonReport:
+        """What there is to say of person k, but for their place."""
+        own = self.owners[:, k]
+        faces = [some[m] if m != NOBODY else None for some, m in zip(self.faces, own, strict=True)]
+        wrong = [np.delete(t[k], m) if m != NOBODY else t[k] for t, m in zip(self.tables, own, strict=True)]
+        margins = self.margins(self.owners, k)
+        return PersonReport(
+            name=self.people[k].name,
+            boxes=tuple(None if face is None else _box(face) for face in faces),
+            similarity=_curve(self.similarities(self.owners)[:, k]),
+            recognised=tuple(recognised.tolist()),
+            margin=None if margins is None else _curve(margins),
+            confusion=_curve([some.max(initial=0) for some in wrong]),
+            id_conf=_curve([_id_conf(table[k]) for table in self.tables]),
+            copying=_curve(self._copying(self.people[k], faces)),
+        )
+
+    def _copying(self, person: Person, faces: Sequence[Face | None]) -> list[float]:
+        """`crops.copied` of each frame's face, 0 without one."""
+        points = person.face.points
+        reference = aligned_luma(person.picture, points), aligned_points(points)
+        return [
+            0.0
+            if face is None
+            else copied((aligned_luma(frame, face.points), aligned_points(face.points)), reference)
+            for frame, face in zip(self.frames, faces, strict=True)
+        ]
+
+    def placed(self, person: PersonReport, k: int, place: str, owners: Ints) -> PersonReport:
+        """The report of person k with what stands at their place; `owners` is (T, K) by place."""
+        margins = self.margins(owners, k)
+        return replace(
+            person,
+            place=place,
+            owned=_curve(self.similarities(owners)[:, k]),
+            owned_margin=None if margins is None else _curve(margins),
+        )
+
+
+def _find_person(k: int, source: Any, analyzer: Analyzer, index: int | None) -> Person:
+    """The face of one reference."""
+    try:
+        reference = Reference.load(source)
+    except InputError as error:
+        raise InputError(f"references[{k}]: {error}") from error
+    faces = analyzer.analyze(reference.image[None])[0]
+    listed = "; ".join(f"{i}: ({', '.join(f'{x:.0f}' for x in face.box)})" for i, face in enumerate(faces))
+    if not faces:
+        raise FaceError(
+            f"references[{k}]: pack {analyzer.name} sees no face; give a close-up of one person, or another "
+            "pack: 'tiny' knows rendered people only"
+        )
+    if index is None and len(faces) > 1:
+        raise FaceError(
+            f"references[{k}]: {len(faces)} faces, {listed}; choose one with face_index, or crop the picture"
+        )
+    if not 0 <= (index or 0) < len(faces):
+        raise FaceError(f"references[{k}]: face_index {index}, but there is {listed}")
+    face = faces[index or 0]
+    name = f"person {k + 1}" if reference.source is None else Path(reference.source).name
+    size = float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
+    small = f"references[{k}]: the face is {size:.0f} pixels large, below {MIN_FACE}; give a larger picture"
+    warnings = (*reference.warnings, *([small] if size < MIN_FACE else []))
+    return Person(name, reference.image, face, warnings)
+
+
+def _warnings(
+    people: Sequence[Person], same_person: float, found: Sequence[PersonReport], heads: Sequence[int]
+) -> list[str]:
+    """What the reader of a report should know."""
+    told = [warning for person in people for warning in person.warnings]
+    for k, one in enumerate(people):
+        for other in people[k + 1 :]:
+            similarity = float(one.face.embedding @ other.face.embedding)
+            if similarity >= same_person:
+                told.append(
+                    f"{one.name} and {other.name} look like one person (similarity {similarity:.2f}): who is "
+                    "who cannot be told"
+                )
+    if not any(heads):
+        return [*told, f"no face is seen in any of the {len(heads)} frames"]
+    return told + [f"{person.name} is seen in no frame" for person in found if not person.coverage]
+
+
+def _motion(frames: Frames) -> tuple[float, ...]:
+    """Mean absolute difference of each frame to the one before, in [0, 1]."""
+    pairs = zip(frames[1:], frames[:-1], strict=True)
+    return _curve([np.abs(after.astype(np.int16) - before).mean() / 255 for after, before in pairs])
+
+
+def _id_conf(similarity: Floats) -> float:
+    """UMO's clip(1 - second / first, 0, 1) of similarities (M,) to one reference; 0 if none is above 0."""
+    first, second = [*sorted(similarity.tolist(), reverse=True), 0.0, 0.0][:2]
+    return min(max(1 - second / first, 0.0), 1.0) if first > 0 else 0.0
+
+
+def _at(values: Floats, face: int) -> float:
+    return float(values[face]) if face != NOBODY else 0.0
+
+
+def _box(face: Face) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (round(float(x), 2) for x in face.box)
+    return x0, y0, x1, y1
+
+
+def _curve(values: Sequence[float] | Floats) -> tuple[float, ...]:
+    return tuple(round(float(value), 6) for value in values)
