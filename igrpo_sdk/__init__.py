@@ -26,6 +26,9 @@ from igrpo_sdk.errors import (
 
 if TYPE_CHECKING:
     from igrpo_sdk.config import GenerationConfig, Geometry, Preset
+    from igrpo_sdk.faces.analyzer import Face, FaceAnalyzer
+    from igrpo_sdk.faces.measuring import measure
+    from igrpo_sdk.faces.report import IdentityReport
     from igrpo_sdk.pipeline import IdentityPipeline
     from igrpo_sdk.references import Reference
     from igrpo_sdk.sampling import Progress
@@ -34,23 +37,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Face": "igrpo_sdk.faces.analyzer",
+    "FaceAnalyzer": "igrpo_sdk.faces.analyzer",
     "GenerationConfig": "igrpo_sdk.config",
     "Geometry": "igrpo_sdk.config",
     "IdentityPipeline": "igrpo_sdk.pipeline",
+    "IdentityReport": "igrpo_sdk.faces.report",
     "IdentityVideo": "igrpo_sdk.video",
     "Preset": "igrpo_sdk.config",
     "Progress": "igrpo_sdk.sampling",
     "Reference": "igrpo_sdk.references",
+    "measure": "igrpo_sdk.faces.measuring",
 }
 
 __all__ = [
     "Cancelled",
     "DependencyError",
+    "Face",
+    "FaceAnalyzer",
     "FaceError",
     "GenerationConfig",
     "Geometry",
     "HubError",
     "IdentityPipeline",
+    "IdentityReport",
     "IdentityVideo",
     "IgrpoError",
     "InputError",
@@ -60,6 +70,7 @@ __all__ = [
     "Reference",
     "ResourceError",
     "WeightsError",
+    "measure",
 ]
 
 

@@ -2,9 +2,9 @@
 
 A command is a typed function that an installed package names in the entry point group `igrpo_sdk.commands`; a
 dot in the name is a space on the command line (`train.world` is `igrpo train world`). Its signature and
-docstring are the parser: a `*args` parameter takes the positional arguments, a `bool` that is False by
-default is a flag, every other parameter is an option. Nothing is imported until a command runs, so that
-`igrpo --help` is quick.
+docstring are the parser: a positional-only parameter is one argument and `*args` takes all that follow, a
+`bool` that is False by default is a flag, a list of strings is an option that may be repeated, every other
+parameter is an option. Nothing is imported until a command runs, so that `igrpo --help` is quick.
 
 Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted.
 """
@@ -23,12 +23,14 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from igrpo_sdk.errors import Cancelled, IgrpoError
+from igrpo_sdk.errors import Cancelled, DependencyError, IgrpoError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from igrpo_sdk.references import Reference
     from igrpo_sdk.sampling import Progress
+    from igrpo_sdk.video import IdentityVideo
 
 __all__ = ["COMMAND_GROUP", "build_parser", "generate", "main", "run"]
 
@@ -115,15 +117,20 @@ def build_parser(function: Callable[..., Any], name: str) -> ArgumentParser:
     by_hand: set[str | int] = set()
     for parameter in inspect.signature(function).parameters.values():
         name, about = parameter.name, helps.get(parameter.name, "")
+        wanted: dict[str, Any] = {"default": parameter.default}
+        if parameter.default is parameter.empty:
+            wanted = {"required": True}
         if parameter.kind is parameter.VAR_POSITIONAL:
             parser.add_argument(name, nargs="+", type=hints[name], metavar=name.upper(), help=about)
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, type=hints[name], metavar=name.upper(), help=about)
         elif parameter.default is False:
             parser.add_argument(f"--{name}", action="store_true", help=about)
         elif hints[name] in (list[str], list[str] | None):  # --set a=1 --set b=2
-            parser.add_argument(f"--{name}", action="append", type=str, default=parameter.default, help=about)
+            parser.add_argument(f"--{name}", action="append", type=str, help=about, **wanted)
         elif name in _SHORT:
             flags = (_SHORT[name], f"--{name}")
-            parser.add_argument(*flags, type=hints[name], default=parameter.default, help=about)
+            parser.add_argument(*flags, type=hints[name], help=about, **wanted)
         else:
             continue
         by_hand.add(name)
@@ -193,10 +200,31 @@ def generate(
         )
     video.save(target, overwrite=overwrite)
     done = time.monotonic()
+    similarity = _measure(video, people, pipe.preset.face_pack)
     for warning in video.warnings:
         print(f"igrpo: warning: {warning}", file=sys.stderr)
     print(f"{output}: {len(video)} frames, seed {video.settings['seed']}")
     print(f"made in {done - loaded:.1f} s, after {loaded - started:.1f} s of loading")
+    if similarity:
+        print(similarity)
+
+
+def _measure(video: IdentityVideo, people: Sequence[Reference], pack: str | None) -> str | None:
+    """Measure identity with the model's face pack, if it has one and the extra is there; in words."""
+    from igrpo_sdk.faces.analyzer import FaceAnalyzer
+    from igrpo_sdk.faces.measuring import measure
+
+    if pack is None:
+        return None
+    try:
+        report = measure(video.frames, people, FaceAnalyzer.load(pack))
+    except DependencyError:  # the video is what was asked for, and `igrpo doctor` tells what is missing
+        return None
+    except IgrpoError as error:
+        return f"similarity to the references: not measured: {error}"
+    video.report = report
+    each = ", ".join(f"{person.name} {person.mean:.2f}" for person in report.people)
+    return f"similarity to the references: {each} (the same person from {report.same_person:.2f} up)"
 
 
 class _ProgressBar:
@@ -238,8 +266,10 @@ def _call(function: Callable[..., Any], parser: ArgumentParser, words: Sequence[
     values = {key: getattr(options, key) for key in vars(options) if key != "debug"}
     positional: list[Any] = []
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            positional = values.pop(parameter.name)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(values.pop(parameter.name))
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            positional += values.pop(parameter.name)
     return function(*positional, **values)
 
 

@@ -104,6 +104,7 @@ class Preset:
     `path`: directory of the weights, relative to the package's assets, or `repo_id` and `revision` of a Hub
     repository. `flow_shift`: the noise schedule's shift s (flow.sigma_schedule). `max_references`: people in
     one video. `max_text_tokens`: length of the text the model was trained with, in tokens with the end mark.
+    `face_pack`: the pack (`FaceAnalyzer.load`) that knows the people this model draws, if one is shipped.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Preset:
     max_text_tokens: int
     solver: SolverName = "unipc"
     negative_prompt: str = ""
+    face_pack: str | None = None
     path: str | None = None
     repo_id: str | None = None
     revision: str | None = None

@@ -12,7 +12,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from igrpo_sdk.config import ASSETS, Preset, preset_names
-from igrpo_sdk.errors import IgrpoError
+from igrpo_sdk.errors import DependencyError, IgrpoError
 
 __all__ = ["doctor"]
 
@@ -30,6 +30,7 @@ def doctor() -> int:
         "devices": _devices(),
         "libraries": _libraries(),
         "presets": _presets(),
+        "faces": _faces(),
     }
     healthy = True
     for title, lines in sections.items():
@@ -126,3 +127,24 @@ def _presets() -> Iterator[tuple[bool, str]]:
             yield here, name if here else f"{name}: its weights are missing; install the package again"
     if not preset_names():
         yield False, "none: install the package again"
+
+
+def _faces() -> Iterator[tuple[bool, str]]:
+    """Whether identity can be measured; nothing that is needed is missing if it cannot."""
+    import numpy as np
+
+    from igrpo_sdk.faces.analyzer import FaceAnalyzer
+
+    try:
+        analyzer = FaceAnalyzer.load()
+        analyzer.analyze(np.zeros((1, 144, 192, 3), np.uint8))
+    except DependencyError as error:
+        yield True, f"identity cannot be measured: {error}"
+        return
+    except IgrpoError as error:
+        yield False, str(error)
+        return
+    import onnxruntime
+
+    providers = ", ".join(onnxruntime.get_available_providers())
+    yield True, f"pack {analyzer.name} works; onnxruntime has {providers}"

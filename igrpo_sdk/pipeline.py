@@ -23,6 +23,8 @@ from igrpo_sdk.backbones.loading import default_preset, load_stock, pick_device,
 from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.faces.analyzer import Analyzer
+from igrpo_sdk.faces.measuring import find_people, measure
 from igrpo_sdk.requests import Request, make_request
 from igrpo_sdk.sampling import (
     Progress,
@@ -129,6 +131,7 @@ class IdentityPipeline:
         callback: StepCallback | None = None,
         cancel: Event | None = None,
         batch_size: int | None = None,
+        analyzer: Analyzer | None = None,
     ) -> Any:
         """Make videos.
 
@@ -151,6 +154,8 @@ class IdentityPipeline:
             cancel: Set it from another thread to stop before the next step.
             batch_size: Videos sampled at once, mixed reference counts included. By default 1 on the CPU,
                 where more is no faster, and 4 elsewhere. The result does not depend on it but for rounding.
+            analyzer: Measures every video, as `FaceAnalyzer.load()` does, and puts the `IdentityReport` into
+                `video.report`. Every reference must then show a face.
 
         Returns:
             An `IdentityVideo` for one prompt; a list of them if `num_videos` is above 1; for a list of
@@ -158,6 +163,7 @@ class IdentityPipeline:
 
         Raises:
             InputError: An argument is not usable; no model has run.
+            FaceError: A reference does not show exactly one face; only the analyzer has run.
             Cancelled, NumericsError, ResourceError: The work ended; the pipeline can be used again.
         """
         if batch_size is None:
@@ -176,10 +182,13 @@ class IdentityPipeline:
             negative_prompt=negative_prompt,
             num_videos=num_videos,
         )
+        people = [find_people(group, analyzer) if analyzer else [] for group in request.references]
         num_videos, batch_size = request.config.num_videos, min(batch_size, len(request.videos))
         with self._lock, _memory_errors(request, batch_size):
             frames = self._run(request, batch_size, progress or _ignore, callback, cancel)
         videos = [self._wrap(request, *made) for made in zip(request.videos, frames, strict=True)]
+        for (pair, _), video in zip(request.videos, videos, strict=True):
+            video.report = measure(video.frames, people[pair], analyzer) if analyzer else None
         starts = range(0, len(videos), num_videos)
         pairs: list[Any] = [videos[i : i + num_videos] if num_videos > 1 else videos[i] for i in starts]
         return pairs[0] if isinstance(prompt, str) else pairs

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from PIL import Image
 
+    from igrpo_sdk.faces.report import IdentityReport
+
 __all__ = ["IdentityVideo", "check_output_path", "written_whole"]
 
 _SOFTWARE = "igrpo-sdk"
@@ -46,14 +48,15 @@ class IdentityVideo:
     """A generated clip. `frames`: uint8 [T, H, W, 3], sRGB. `fps`: frames a second, above 0.
 
     `settings`: what made it (JSON values; with the seed that was used). `warnings`: what the user should
-    know. `report`: the identity report, when one was asked for.
+    know. `report`: the identity report, if one was asked for (`IdentityPipeline.__call__` with an analyzer);
+    it is not written to files.
     """
 
     frames: NDArray[np.uint8]
     fps: float
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    report: object | None = None
+    report: IdentityReport | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no file could hold."""
