@@ -20,6 +20,7 @@ TEMPLATE = np.array(
 """Where the five points come to lie in the crop, pixels; ArcFace's (arXiv 1801.07698)."""
 _EYES = float(np.linalg.norm(TEMPLATE[1] - TEMPLATE[0]))
 _INNER = slice(20, 104), slice(14, 98)  # rows and columns of a crop without hair, ears and background
+_CELL = 7  # pixels of a crop
 _SAME_POSE = 0.12  # root mean square distance of the points, in distances of the eyes, that makes 1 / e
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -74,19 +75,27 @@ def copied(face: tuple[Floats, Floats], reference: tuple[Floats, Floats]) -> flo
 
     Both are (aligned luma, aligned points). The value is a p, with
 
-        a  the correlation of the antisymmetric parts of the two inner faces (crop less its mirror image),
+        a  the correlation of the antisymmetric parts of the two inner faces (crop less its mirror image, in
+           cells of 7 pixels, so that points may be off by one or two),
         p  exp(-(d / 0.12)^2), with d the root mean square distance of the points in distances of the eyes.
 
     What a face looks like is nearly the same on both of its sides, and how it is turned, lit and moved is
     not: the mirror image of a reference is as good a portrait of the person. So identity hardly enters a,
-    which is 1 for a picture that was pasted, and as often negative as positive where pose and light have
-    nothing to do with the reference's. On rendered people the mean is 0.91 for references made smaller,
-    darker and noisy, 0.03 for other pictures of the same people, where the plain correlation of the crops is
-    0.44 (`tests/faces/test_crops.py`). Copy-paste as a fault of its own, beside similarity: WithAnyone, arXiv
-    2510.14975, whose measure needs a true picture of the scene; this one does not.
+    which is near 1 for a picture that was pasted, and as often negative as positive where pose and light
+    have nothing to do with the reference's. One value says little, since two pictures may be lit alike by
+    chance; the mean over frames and videos does. `tests/faces/test_crops.py` has the means on rendered
+    people. Copy-paste as a fault beside similarity: WithAnyone, arXiv 2510.14975, whose measure needs a true
+    picture of the scene; this one does not.
     """
     shape = float(np.sqrt(((face[1] - reference[1]) ** 2).sum(-1).mean()))
-    parts = [luma[_INNER] - luma[_INNER][:, ::-1] for luma, _ in (face, reference)]
-    length = float(np.sqrt((parts[0] ** 2).sum() * (parts[1] ** 2).sum()))
-    correlation = float((parts[0] * parts[1]).sum()) / length if length > 1e-9 else 0.0
+    ours, theirs = _one_sided(face[0]), _one_sided(reference[0])
+    length = float(np.sqrt((ours**2).sum() * (theirs**2).sum()))
+    correlation = float((ours * theirs).sum()) / length if length > 1e-9 else 0.0
     return correlation * float(np.exp(-((shape / _SAME_POSE) ** 2)))
+
+
+def _one_sided(luma: Floats) -> Floats:
+    """The antisymmetric part (12, 12) of an aligned crop's inner face, in cells."""
+    inner = luma[_INNER]
+    cells = inner.reshape(len(inner) // _CELL, _CELL, -1, _CELL).mean((1, 3))
+    return np.asarray(cells - cells[:, ::-1])
