@@ -146,6 +146,24 @@ def test_a_command_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str]) -> 
 # ---- parsers
 
 
+def one(name: Path, /, *, tag: list[str], flag: bool = False) -> None:
+    """Show what was given.
+
+    Args:
+        name: One name.
+        tag: Some tags.
+        flag: A flag.
+    """
+    print(repr(name), tag, flag)
+
+
+def test_a_positional_only_parameter_is_one_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: one, "one", ["a.png", "--tag", "x", "--tag=y", "--flag"]) == 0
+    assert capsys.readouterr().out == f"{Path('a.png')!r} ['x', 'y'] True\n"
+    for words in (["a.png"], ["--tag", "x"], ["a.png", "b.png", "--tag", "x"]):
+        assert run(lambda: one, "one", words) == 2
+
+
 def sample(
     *names: str,
     text: str,
@@ -247,6 +265,7 @@ def test_s13_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
         "[demo]",
         "[judge]",
         "tiny-vace",
+        "pack tiny works; onnxruntime has",
     ):
         assert word in text
     assert code == 0
