@@ -26,8 +26,6 @@ __all__ = ["MIN_FACE", "Person", "find_people", "measure"]
 
 MIN_FACE = 64
 """Longer side of a reference's face, pixels, below which a report warns."""
-LEAST = 0.0
-"""Similarity below which a face is nobody's: that of two directions that have nothing in common."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +134,7 @@ class _Scene:
             else np.zeros((len(people), 0), np.float32)
             for some in faces
         ]
-        self.owners = np.stack([assign(table, LEAST) for table in self.tables])  # (T, K)
+        self.owners = np.stack([assign(table) for table in self.tables])  # (T, K)
 
     @property
     def centres(self) -> list[list[float]]:
@@ -165,7 +163,7 @@ class _Scene:
         return PersonReport(
             name=self.people[k].name,
             boxes=tuple(None if face is None else _box(face) for face in faces),
-            similarity=_curve(self.similarities(self.owners)[:, k]),
+            similarity=_curve(np.maximum(self.similarities(self.owners)[:, k], 0)),
             recognised=tuple(recognised.tolist()),
             margin=None if margins is None else _curve(margins),
             confusion=_curve([some.max(initial=0) for some in wrong]),

@@ -37,7 +37,8 @@ class PersonReport:
     """One reference over the T measured frames. Curves hold T numbers, 0 where the person is not seen.
 
     name: the file of the reference, or "person 1". boxes: where the face is that is taken for this person,
-    x0, y0, x1, y1 in pixels, or None. similarity: of that face to the reference, in [0, 1].
+    x0, y0, x1, y1 in pixels, or None if no face is left for them: a stranger may stand in. similarity: of
+    that face to the reference, in [0, 1]; less than 0 counts 0.
     recognised: whether it is similar enough to be the same person. margin: similarity less that of the
     same face to the most similar other reference; None if there is none. confusion: similarity to this
     reference of the most similar other face, at least 0: the best wrong match. id_conf: UMO's ID-Conf,
@@ -66,7 +67,7 @@ class PersonReport:
 
     @property
     def coverage(self) -> float:
-        """Share of the frames in which a face is taken for this person."""
+        """Share of the frames in which there is a face for this person, whoever it looks like."""
         return _mean([box is not None for box in self.boxes])
 
     @property

@@ -118,6 +118,8 @@ def test_a_known_third_person(truth: Truth, analyzer: Analyzer) -> None:
 def test_a_stranger_in_a_persons_place_is_not_recognised(truth: Truth, analyzer: Analyzer) -> None:
     report = measure(truth.clip(scene(ANN, CAT)), truth.references(ANN, BOB), analyzer)
     assert [person.recognition for person in report.people] == [1, 0]
+    assert [person.coverage for person in report.people] == [1, 1]  # somebody stands there
+    assert min(report.people[1].similarity) >= 0
     assert report.switches == ()
 
 
