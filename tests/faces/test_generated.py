@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -123,22 +124,31 @@ def test_s13_without_the_extra_everything_else_works() -> None:
     assert "pip install 'igrpo-sdk[faces]'" in done.stdout
 
 
-def test_the_analyzer_is_quicker_than_insightface_frame_by_frame() -> None:
-    """The fastest of some repetitions of each, taken in turn; the benchmark of the pack has the numbers."""
+def test_the_analyzer_takes_less_of_the_processor_than_insightface_frame_by_frame() -> None:
+    """Processor time, because other tests run beside this one; the benchmark of the pack has seconds."""
     analysis = pytest.importorskip("insightface.app").FaceAnalysis
     frames = Truth().clip(scene(ANN, BOB), num_frames=17)
     analyzer, stock = FaceAnalyzer.load(), analysis(str(TINY), providers=["CPUExecutionProvider"])
     stock.prepare(ctx_id=0, det_size=(192, 160))
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(6):
-        begin = time.perf_counter()
-        analyzer.analyze(frames)
-        middle = time.perf_counter()
+
+    def one_by_one() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # insightface's use of scikit-image
             for frame in frames:
                 stock.get(np.ascontiguousarray(frame[..., ::-1]))
-        seconds["ours"].append(middle - begin)
-        seconds["theirs"].append(time.perf_counter() - middle)
-    assert min(seconds["ours"]) < min(seconds["theirs"])
-    assert len(frames) / min(seconds["ours"]) > 60
+
+    assert _least_seconds(lambda: analyzer.analyze(frames), time.process_time) < _least_seconds(
+        one_by_one, time.process_time
+    )
+    assert len(frames) / _least_seconds(lambda: analyzer.analyze(frames), time.perf_counter) > 60
+
+
+def _least_seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    """The fewest seconds of six repetitions, after one that does not count."""
+    work()
+    seconds = []
+    for _ in range(6):
+        begin = clock()
+        work()
+        seconds.append(clock() - begin)
+    return min(seconds)
