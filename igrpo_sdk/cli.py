@@ -222,7 +222,6 @@ def _measure(video: IdentityVideo, people: Sequence[Reference], pack: str | None
         return None
     except IgrpoError as error:
         return f"similarity to the references: not measured: {error}"
-    video.report = report
     each = ", ".join(f"{person.name} {person.mean:.2f}" for person in report.people)
     return f"similarity to the references: {each} (the same person from {report.same_person:.2f} up)"
 

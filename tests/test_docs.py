@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loose import load_loose
 from tiny import TINY, tiny_stock
 
 from igrpo_sdk.backbones.loading import PRESET_FILE
@@ -25,17 +24,7 @@ RESULTS = ROOT / "docs" / "results"
 WEIGHTS = ROOT / "igrpo_sdk" / "assets" / "tiny-vace" / "model_index.json"
 
 
-def load_tables() -> ModuleType:
-    """docs/tables.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-tables = load_tables()
+tables = load_loose("docs/tables.py")
 DOCUMENTS = tables.documents(ROOT)
 FILES = sorted(RESULTS.glob("*.json"))
 

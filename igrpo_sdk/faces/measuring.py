@@ -100,13 +100,13 @@ def measure(
     if places is not None and len(places) != len(people):
         raise InputError(f"places: {len(places)} given for {len(people)} references; give one each")
     scene = _Scene(frames, people, analyzer.analyze(frames))
-    recognised = scene.similarities(scene.owners) >= analyzer.same_person
+    similarity = scene.similarities(scene.owners)
+    recognised = similarity >= analyzer.same_person
     tracks = track([np.array([face.box for face in faces]) for faces in scene.faces])
     switches = find_switches(tracks, np.where(recognised, scene.owners, NOBODY))
-    placed = None if places is None else follow_places(scene.centres, places, frames.shape[2])
-    found = [scene.person(k, recognised[:, k]) for k in range(len(people))]
-    if places is not None and placed is not None:
-        found = [scene.placed(person, k, places[k], placed) for k, person in enumerate(found)]
+    found = [scene.person(k, similarity[:, k], recognised[:, k]) for k in range(len(people))]
+    if places is not None:
+        found = scene.placed(found, places)
     heads = tuple(len(faces) for faces in scene.faces)
     told = [*warnings, *_warnings(people, analyzer.same_person, found, heads)]
     return IdentityReport(
@@ -154,8 +154,8 @@ class _Scene:
         pairs = zip(self.tables, others, owners[:, k], strict=True)
         return [_at(table[k] - other, m) for table, other, m in pairs]
 
-    def person(self, k: int, recognised: NDArray[np.bool_]) -> PersonReport:
-        """What there is to say of person k, but for their place."""
+    def person(self, k: int, similarity: Floats, recognised: NDArray[np.bool_]) -> PersonReport:
+        """What there is to say of person k, but for their place; similarity and whether it is enough (T,)."""
         own = self.owners[:, k]
         faces = [some[m] if m != NOBODY else None for some, m in zip(self.faces, own, strict=True)]
         wrong = [np.delete(t[k], m) if m != NOBODY else t[k] for t, m in zip(self.tables, own, strict=True)]
@@ -163,7 +163,7 @@ class _Scene:
         return PersonReport(
             name=self.people[k].name,
             boxes=tuple(None if face is None else _box(face) for face in faces),
-            similarity=_curve(np.maximum(self.similarities(self.owners)[:, k], 0)),
+            similarity=_curve(np.maximum(similarity, 0)),
             recognised=tuple(recognised.tolist()),
             margin=None if margins is None else _curve(margins),
             confusion=_curve([some.max(initial=0) for some in wrong]),
@@ -182,15 +182,20 @@ class _Scene:
             for frame, face in zip(self.frames, faces, strict=True)
         ]
 
-    def placed(self, person: PersonReport, k: int, place: str, owners: Ints) -> PersonReport:
-        """The report of person k with what stands at their place; `owners` is (T, K) by place."""
-        margins = self.margins(owners, k)
-        return replace(
-            person,
-            place=place,
-            owned=_curve(self.similarities(owners)[:, k]),
-            owned_margin=None if margins is None else _curve(margins),
-        )
+    def placed(self, found: Sequence[PersonReport], places: Sequence[str]) -> list[PersonReport]:
+        """The reports of all people with what stands at their places."""
+        owners = follow_places(self.centres, places, self.frames.shape[2])
+        similarity = self.similarities(owners)
+        margins = [self.margins(owners, k) for k in range(len(places))]
+        return [
+            replace(
+                person,
+                place=places[k],
+                owned=_curve(similarity[:, k]),
+                owned_margin=None if margin is None else _curve(margin),
+            )
+            for k, (person, margin) in enumerate(zip(found, margins, strict=True))
+        ]
 
 
 def _find_person(k: int, source: Any, analyzer: Analyzer, index: int | None) -> Person:

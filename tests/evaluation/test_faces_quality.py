@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from loose import load_loose
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.pretrain.faces.detector import Detector, DetectorModel
 from igrpo_sdk.training.pretrain.faces.export import export_detector, export_recogniser
 from igrpo_sdk.training.pretrain.faces.recogniser import Recogniser, RecogniserModel
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def module(name: str, path: Path) -> ModuleType:
-    """A file that is in no package, as a module."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    sys.modules[name] = made  # dataclasses look their module up
-    spec.loader.exec_module(made)
-    return made
-
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """The example as a module."""
-    return module("faces_quality", ROOT / "examples" / "benchmarks" / "faces_quality.py")
+    return load_loose("examples/benchmarks/faces_quality.py")
 
 
 @pytest.fixture
@@ -51,7 +38,7 @@ def test_a_pack_that_sees_nothing(benchmark: ModuleType, untrained: Path) -> Non
     path = untrained / "faces.json"
     benchmark.measure(str(path), str(untrained), scenes=2, people=2, views=2, seconds=0.01)
     content = json.loads(path.read_text())
-    tables = module("tables", ROOT / "docs" / "tables.py")
+    tables = load_loose("docs/tables.py")
     assert list(tables.problems(content)) == []
     metrics = content["metrics"]
     assert metrics["detector_recall"] == 0 and metrics["false_faces_per_frame"] == 0

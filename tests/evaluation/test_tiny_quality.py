@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from loose import load_loose
 from tiny import TINY, tiny_stock
 
 from igrpo_sdk.config import Geometry
@@ -30,15 +30,9 @@ SIZE = Geometry(48, 48, 5, 8.0)
 
 
 @pytest.fixture(scope="module")
-def benchmark(request: pytest.FixtureRequest) -> ModuleType:
+def benchmark() -> ModuleType:
     """The example as a module."""
-    path = request.config.rootpath / "examples" / "benchmarks" / "tiny_quality.py"
-    spec = importlib.util.spec_from_file_location("tiny_quality", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_loose("examples/benchmarks/tiny_quality.py")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from igrpo_sdk.errors import InputError
 
 from ..pretrain.loop import Average, Budget, Clock, generator, mix, pick_device
-from ..pretrain.ring import Ring
+from ..pretrain.ring import Ring, draw_rows
 from ..pretrain.trainer import Every, Optimisation, make_optimizers, restore, train
 from ..pretrain.wear import Wear, wear_out
 from ..world.identities import identity_vectors
@@ -153,16 +153,19 @@ class ReaderTask:
         self._groups = Ring(data.groups, data.initial_groups, data.refresh_every, self._render_group)
         self._held_out: tuple[list[Scene], Tensor] | None = None
 
-    def _render_group(self, group: int) -> tuple[Tensor, Truth]:
+    def _render_group(self, group: int) -> dict[str, Tensor]:
         seeds = [mix(self.recipe.seed, "reader", group, i) for i in range(self.recipe.data.group)]
         scenes = [sample_scene(seed, "train") for seed in seeds]
-        return self._render(scenes), self._on_device(truth_of(scenes))
+        truth = {name: value.to(self.device) for name, value in vars(truth_of(scenes)).items()}
+        return {"frames": self._render(scenes), **truth}
 
     def draw(self, step: int, progress: float) -> tuple[Tensor, Truth]:
         """A batch from a few groups of rendered clips, damaged, and its truth."""
         seed = (self.recipe.seed, "reader step", step)
-        frames, truth = self._draw(self._groups.at(step), torch.Generator().manual_seed(mix(*seed, "batch")))
-        return wear_out(to_input(frames), self.recipe.wear, generator(self.device, *seed, "wear")), truth
+        random = generator(torch.device("cpu"), *seed, "batch")
+        rows = draw_rows(self._groups.at(step), self.recipe.batch, random)
+        video = to_input(rows.pop("frames"))
+        return wear_out(video, self.recipe.wear, generator(self.device, *seed, "wear")), Truth(**rows)
 
     def loss(self, batch: tuple[Tensor, Truth]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Loss of what `draw` gave."""
@@ -196,29 +199,9 @@ class ReaderTask:
             "strict": sum(f.strict for f in followed) / len(followed),
         }
 
-    def _draw(self, held: Sequence[tuple[Tensor, Truth]], random: torch.Generator) -> tuple[Tensor, Truth]:
-        """A batch: rows of up to eight of the held groups."""
-        parts = min(8, len(held), self.recipe.batch)
-        frames: list[Tensor] = []
-        truths: list[Truth] = []
-        for k in torch.randperm(len(held), generator=random)[:parts].tolist():
-            clips, truth = held[k]
-            size = -(-self.recipe.batch // parts)
-            rows = torch.randint(0, len(clips), (size,), generator=random).to(self.device)
-            frames.append(clips[rows])
-            truths.append(_map_truth(lambda t, rows=rows: t[rows], truth))  # type: ignore[misc]
-        exact = slice(self.recipe.batch)  # the parts may hold a few more
-        fields = {
-            name: torch.cat([getattr(t, name) for t in truths])[exact] for name in Truth.__dataclass_fields__
-        }
-        return torch.cat(frames)[exact], Truth(**fields)
-
     def _render(self, scenes: list[Scene]) -> Tensor:
         model = self.recipe.model
         return render_scenes(scenes, model.height, model.width, model.num_frames, _FPS, self.device).frames
-
-    def _on_device(self, truth: Truth) -> Truth:
-        return _map_truth(lambda t: t.to(self.device), truth)
 
 
 def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
@@ -237,10 +220,6 @@ def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, 
     with task.average.applied():
         save_reader(task.reader, weights)
     return weights
-
-
-def _map_truth(change: Callable[[Tensor], Tensor], truth: Truth) -> Truth:
-    return Truth(**{name: change(getattr(truth, name)) for name in Truth.__dataclass_fields__})
 
 
 def _float(logits: Logits) -> Logits:

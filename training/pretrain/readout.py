@@ -56,7 +56,6 @@ class Truth:
     """Head boxes x0, y0, x1, y1 in pixels, [B, K, t, 4]."""
     seen: Tensor
     """[B, K, t], share of the head that is visible; 0 where nobody is."""
-
     known: Tensor
     """[B] in {0, 1}: 0 where the prompt and the references do not tell, so that nothing is asked."""
 

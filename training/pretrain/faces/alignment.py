@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CROP = 112
+from igrpo_sdk.faces import crops
+
+CROP = crops.SIDE
 """Side of an aligned crop, pixels."""
-TEMPLATE = (
-    (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041),
-)  # fmt: skip
+TEMPLATE = crops.TEMPLATE.tolist()
 """Where the five points come to lie in the crop; insightface's `arcface_dst`."""
 
 
