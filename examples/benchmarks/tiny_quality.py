@@ -17,7 +17,6 @@ all frames and the judge every fourth.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,17 +35,18 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.evaluation import ownership, reader
 from igrpo_sdk.training.evaluation.clips import ClipFolder
 from igrpo_sdk.training.evaluation.judge import judge_references, judge_signature, judge_videos
-from igrpo_sdk.training.evaluation.results import hardware, read_json, write_json, write_results
+from igrpo_sdk.training.evaluation.making import GREY, keep_settings, weights_mark
+from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.evaluation.statistics import Estimate, bootstrap, mean
+from igrpo_sdk.training.evaluation.suites import reference_pictures
 from igrpo_sdk.training.world.captions import caption
-from igrpo_sdk.training.world.renderer import render_references, render_scenes
+from igrpo_sdk.training.world.renderer import render_scenes
 from igrpo_sdk.training.world.scenes import ACTIONS, Scene, sample_scene
 
 Frames = NDArray[np.uint8]
 
 JUDGED_EVERY = 4
 IDENTITY_ACTIONS = tuple(action for action in ACTIONS if action not in ("swap", "walk_in"))
-GREY = 128
 IDENTITY_SETS = ("renders", "vae", "generated", "blank")
 FOLLOWING_SETS = ("following_renders", "following")
 SHEET_ROWS = 10
@@ -63,12 +63,6 @@ def scenes_of(name: str, pairs: int) -> list[Scene]:
     return [sample_scene(k, "test", 2, IDENTITY_ACTIONS) for k in range(pairs)]
 
 
-def references_of(scene: Scene) -> Frames:
-    """The reference pictures of a scene's people, uint8 (P, size, size, 3), in reference order."""
-    people = torch.tensor([actor.identity for actor in scene.actors])
-    return np.asarray(render_references(people, torch.full_like(people, scene.seed)).numpy())
-
-
 @dataclass(frozen=True)
 class Studio:
     """Where clips are made: the models, the device, the folder."""
@@ -83,7 +77,7 @@ class Studio:
         """Make the clips of all sets that are not there yet."""
         pictures, scenes = ClipFolder(self.output / "references"), scenes_of("generated", self.pairs)
         for index in pictures.missing(self.pairs):
-            pictures.write(index, references_of(scenes[index]), {})
+            pictures.write(index, reference_pictures(scenes[index]), {})
         self.render("renders")
         self.render("following_renders")
         self.round_trip("vae")
@@ -123,7 +117,7 @@ class Studio:
         scenes = scenes_of(name, self.pairs)
         for part in self.parts(name):
             prompts = [caption(scenes[k], k, "order" if blank else "mixed") for k in part]
-            people = [references_of(scenes[k]) for k in part]
+            people = [reference_pictures(scenes[k]) for k in part]
             pictures = [[np.full_like(p, GREY) if blank else p for p in pair] for pair in people]
             begin = time.monotonic()
             videos = self.pipe(pictures, prompts, seed=part, batch_size=len(part))
@@ -179,28 +173,8 @@ def generate(
     settings |= {"guidance_scale": pipe.preset.guidance_scale, "hardware": hardware()}
     parts = [pipe.components[name] for name in ("vae", "text_encoder", "transformer")]
     settings["weights"] = weights_mark(*parts, network)
-    _keep_settings(folder / "settings.json", settings)
+    keep_settings(folder / "settings.json", settings)
     Studio(folder, pairs, batch, pipe, network).make()
-
-
-def weights_mark(*modules: torch.nn.Module) -> str:
-    """A word that changes when weights do, the same for weights loaded in bfloat16 and in float32."""
-    mark = 0
-    for module in modules:
-        for value in module.state_dict().values():
-            rounded = value.to("cpu", torch.bfloat16).contiguous().view(torch.int16)
-            mark = zlib.crc32(rounded.numpy().tobytes(), mark)
-    return f"{mark:08x}"
-
-
-def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a new folder; refuse to mix clips of different settings in one."""
-    if not path.is_file():
-        write_json(path, settings)
-        return
-    for name, value in read_json(path).items():
-        if name != "hardware" and settings[name] != value:
-            raise InputError(f"{path} was made with {name}={value}, not {settings[name]}: use another folder")
 
 
 @dataclass(frozen=True)
@@ -267,7 +241,7 @@ class Bench:
         for k in range(min(SHEET_ROWS, self.pairs)):
             frames = ClipFolder(self.output / name).read(k).frames
             if name in FOLLOWING_SETS:
-                people = list(references_of(scenes_of(name, self.pairs)[k]))
+                people = list(reference_pictures(scenes_of(name, self.pairs)[k]))
             else:
                 people = list(ClipFolder(self.output / "references").read(k).frames)
             height = frames.shape[1]

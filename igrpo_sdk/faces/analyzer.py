@@ -63,14 +63,15 @@ class FaceAnalyzer:
 
     name: of the pack. same_person: similarity from which two faces are one person's. batched: whether the
     detector takes several frames in one call; where its file has room for one only, as in insightface's own
-    packs, frames go through it one by one. May be used by several threads at once.
+    packs, frames go through it one by one. mark: a word that changes with the pack's files. May be used by
+    several threads at once.
     """
 
     def __init__(self, pack: Pack, least_score: float) -> None:
         """See `load`."""
         self._detector, self._recogniser = pack.detector, pack.recogniser
         self._mean, self._least = pack.settings.mean, least_score
-        self.name = pack.settings.name
+        self.name, self.mark = pack.settings.name, pack.mark
         self.same_person = pack.settings.same_person
         self.batched = bool(self._detector.batched) and not isinstance(self._detector.input_shape[0], int)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Pack:
-    """An open pack: insightface's `SCRFD` and `ArcFaceONNX`, prepared, and the settings."""
+    """An open pack: insightface's `SCRFD` and `ArcFaceONNX`, prepared, and the settings.
+
+    `mark`: a word that changes with the pack's files.
+    """
 
     detector: Any
     recogniser: Any
     settings: Settings
+    mark: str
 
 
 def open_pack(pack: str | Path, device: str, least_score: float, download: bool) -> Pack:
@@ -89,7 +94,7 @@ def open_pack(pack: str | Path, device: str, least_score: float, download: bool)
                 f"device {device!r}: onnxruntime could not start {_PROVIDERS[device]} and would compute on "
                 "the CPU; check the driver and the CUDA libraries, or use 'cpu'"
             )
-    return Pack(detector, recogniser, settings)
+    return Pack(detector, recogniser, settings, _mark(folder))
 
 
 def read_settings(folder: Path) -> Settings:
@@ -116,6 +121,14 @@ def read_settings(folder: Path) -> Settings:
     if not (math.isfinite(settings.same_person) and -1 < settings.same_person < 1):
         raise WeightsError(f"{file}: same_person_threshold {settings.same_person} must be in (-1, 1)")
     return settings
+
+
+def _mark(folder: Path) -> str:
+    """A checksum over the files of a pack."""
+    mark = 0
+    for file in sorted([*folder.glob("*.onnx"), *folder.glob("pack.json")]):
+        mark = zlib.crc32(file.read_bytes(), mark)
+    return f"{mark:08x}"
 
 
 def _locate(pack: str | Path) -> Path:

@@ -74,7 +74,7 @@ def test_making_again_makes_nothing(benchmark: ModuleType, made: Path) -> None:
 
 def test_clips_of_other_settings_are_not_mixed(benchmark: ModuleType, made: Path) -> None:
     with pytest.raises(InputError, match="steps=3"):
-        benchmark._keep_settings(made / "settings.json", {"pairs": 1, "model": "random", "steps": 4})
+        benchmark.keep_settings(made / "settings.json", {"pairs": 1, "model": "random", "steps": 4})
 
 
 def test_weights_are_told_apart_whatever_they_are_loaded_in(benchmark: ModuleType) -> None:

@@ -18,8 +18,9 @@ import importlib.util
 import json
 import multiprocessing
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -243,7 +244,13 @@ def _spread(work: Callable[[Frames], T], items: Iterable[Frames], workers: int |
         yield from map(work, items)
         return
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, items)
+        waiting: deque[Future[T]] = deque()
+        for item in items:  # not pool.map, which would hold all items in memory
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _look(video: Frames, short_side: int) -> list[JudgedFrame]:

@@ -92,6 +92,23 @@ def bootstrap(
     return Estimate(value, float(low), float(high), len(items))
 
 
+def bootstrap_mean(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The mean of numbers with its percentile bootstrap 95 % interval: `bootstrap` of `mean`, faster."""
+    if not values:
+        return Estimate(None, reason="nothing to measure")
+    numbers = np.asarray(values, np.float64)
+    if not np.isfinite(numbers).all():
+        raise NumericsError("a mean needs finite numbers; one is infinite or not a number")
+    drawn = np.random.default_rng(seed).integers(0, len(numbers), (resamples, len(numbers)))
+    low, high = np.quantile(numbers[drawn].mean(1), [0.025, 0.975])
+    return Estimate(float(numbers.mean()), float(low), float(high), len(numbers))
+
+
+def win_rate(differences: Sequence[float]) -> float | None:
+    """Share of differences above 0, those that are 0 counting one half; None of nothing."""
+    return mean([0.5 * (float(np.sign(difference)) + 1) for difference in differences])
+
+
 def mean(values: Sequence[float]) -> float | None:
     """Arithmetic mean; None of nothing."""
     return sum(values) / len(values) if values else None

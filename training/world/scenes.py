@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.faces.places import PLACES
 
 from .identities import SPLITS, identity_vectors
 
-PLACES = ("left", "middle", "right")
 PLACES_BY_COUNT: dict[int, tuple[str, ...]] = {1: ("middle",), 2: ("left", "right"), 3: PLACES}
 ACTIONS = (
     "stand", "talk", "laugh", "smile", "nod", "shake", "turn", "look_around", "lean_in", "walk_in", "swap",

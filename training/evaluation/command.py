@@ -1,0 +1,289 @@
+"""`igrpo eval`: make or take videos of a suite, measure them, compare systems, write numbers and a page.
+
+Everything is under one folder, each file whole or not there, and what is there is not done again:
+
+    suite.jsonl, references/     the built-in suite, for other generators too
+    videos/SYSTEM/ID.mp4         what a model made
+    measures/SYSTEM/ID.json      what was measured of a video, and what that depends on
+    results.json, report.html    the numbers and the page
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.faces.analyzer import FaceAnalyzer
+from igrpo_sdk.pipeline import IdentityPipeline
+from igrpo_sdk.video import check_output_path, written_whole
+
+from . import plots
+from .comparing import ALL, Row, as_metrics, groups, table
+from .making import SETTINGS_FILE, make_videos
+from .measures import JUDGED_EVERY, UNSEEN, Lab, Measures, video_file
+from .page import Evaluation, all_warnings, page
+from .results import hardware, read_json, write_results
+from .suites import DEFAULT_CASES, NAME, Case, load_suite
+
+BASE, AGAINST, BLANK = "base", "against", "blank"
+"""Names of the systems that are made here."""
+_LISTED = 10  # problems in an error
+_HEADLINES = ("similarity", "owned", "judge_owned", "judge_auc", "prompt_following")
+
+
+@dataclass(frozen=True)
+class System:
+    """What is evaluated: videos in a folder, of a model that makes them first, or (None) of another maker.
+
+    blank: the model is given blank references.
+    """
+
+    name: str
+    videos: Path
+    model: str | None = None
+    blank: bool = False
+
+
+def evaluate(
+    output: Path,
+    model: str | None = None,
+    against: str | None = None,
+    videos: list[str] | None = None,
+    floor: bool = False,
+    suite: str = "world",
+    cases: int | None = None,
+    pack: str = "tiny",
+    device: str = "auto",
+    batch: int | None = None,
+    workers: int | None = None,
+    no_judge: bool = False,
+    partial: bool = False,
+) -> None:
+    """Measure how well people stay themselves over a suite of cases, and compare models.
+
+    Args:
+        output: Folder for videos, measures, results.json and report.html. A run that ended goes on there.
+        model: A model to evaluate, called base: a preset's name, a directory, or a Hub repository.
+        against: Another model, called against, compared with the base case by case.
+        videos: NAME=DIR: videos that were made elsewhere, DIR/ID.mp4, .webm or .gif for each case. May be
+            repeated; without a model the first is the base.
+        floor: Also evaluate the model with blank references, called blank: what is found when nobody could
+            be shown.
+        suite: "world", or a JSON Lines file with references and prompt on each line (docs/evaluation.md).
+        cases: How many cases, shared evenly by the parts; by default 200 of "world", all of a file.
+        pack: Face pack of the analyzer: "tiny" for rendered people, a folder, or one of insightface's own.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is; for making videos.
+        batch: Videos made at once; by default 1 on a CPU and 4 elsewhere.
+        workers: Processes of the judge; by default one for each core.
+        no_judge: Leave the independent judge out.
+        partial: Leave out cases whose video is missing or unreadable in some system, instead of an error.
+    """
+    systems = choose_systems(output, model, against, videos or [], floor)
+    _check_folder(output)
+    chosen = load_suite(suite, cases, output)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        analyzer = FaceAnalyzer.load(pack)
+    told = [str(warning.message) for warning in caught]
+    plots.require_matplotlib()
+    lab = Lab(output / "measures", analyzer, not no_judge, workers)
+    lab.check_references(chosen)
+    if not partial:
+        _check_complete(systems, chosen)
+    make(systems, chosen, device, batch)
+    problems = {system.name: lab.measure(system.name, chosen, system.videos) for system in systems}
+    kept = _without_problems(chosen, problems, partial)
+    told += [f"{name}: left out: {problem}" for name, some in problems.items() for problem in some.values()]
+    results = {system.name: [lab.read(system.name, case) for case in kept] for system in systems}
+    facts = _facts(systems, suite, chosen, results, lab)
+    words = {"model": model, "against": against, "suite": suite, "cases": len(chosen), "pack": pack}
+    command = _command(words, videos or [], {"floor": floor, "no_judge": no_judge, "partial": partial})
+    publish(output, systems, results, facts, told, command)
+
+
+def choose_systems(
+    output: Path, model: str | None, against: str | None, videos: Sequence[str], floor: bool
+) -> list[System]:
+    """The systems of a command, the base first. Raises InputError for a choice that makes no sense."""
+    if model is None and (floor or against is not None):
+        raise InputError("model: none given; --floor and --against compare with --model")
+    made = output / "videos"
+    systems = [] if model is None else [System(BASE, made / BASE, model)]
+    systems += [] if against is None else [System(AGAINST, made / AGAINST, against)]
+    for given in videos:
+        name, equals, folder = given.partition("=")
+        if not equals or not NAME.fullmatch(name):
+            raise InputError(f"videos: {given!r}; give NAME=DIR, such as other=videos/other")
+        systems.append(System(name, Path(folder)))
+    systems += [System(BLANK, made / BLANK, model, blank=True)] if floor else []
+    names = [system.name.lower() for system in systems]  # they name folders, also where case does not count
+    if not systems:
+        raise InputError("model: none given, and no videos; give --model or --videos NAME=DIR")
+    if len(set(names)) < len(names):
+        raise InputError(f"videos: the names {', '.join(names)} must differ; choose others")
+    return systems
+
+
+def make(systems: Sequence[System], cases: Sequence[Case], device: str, batch: int | None) -> None:
+    """Make the videos of all systems with a model; each model is loaded once."""
+    for model in dict.fromkeys(system.model for system in systems if system.model is not None):
+        pipe = IdentityPipeline.from_pretrained(model, device=device)
+        for system in systems:
+            if system.model == model:
+                make_videos(pipe, cases, system.videos, blank=system.blank, batch=batch)
+
+
+def publish(
+    output: Path,
+    systems: Sequence[System],
+    results: Mapping[str, Sequence[Measures]],
+    facts: Mapping[str, str],
+    told: Sequence[str],
+    command: str,
+) -> None:
+    """Write results.json and report.html, and print the headlines and where the page is."""
+    rows = table(results)
+    warned = [*told, *all_warnings(results)]
+    notes = [*_notes(systems, results), f"{len(warned)} warnings, listed in the report."]
+    metrics = as_metrics(rows)
+    counts = {group: len(indices) for group, indices in groups(next(iter(results.values()))).items()}
+    metrics["counts"] = {("cases" if group == ALL else group): count for group, count in counts.items()}
+    videos = {system.name: system.videos for system in systems}
+    found = Evaluation(results, videos, rows, {**facts, "command": command}, notes, warned)
+    with written_whole(output / "report.html", overwrite=True) as aside:
+        aside.write_text(page(found), encoding="utf-8")
+    made = ", ".join(sorted({s["hardware"] for s in _settings(systems).values()})) or "elsewhere"
+    write_results(output / "results.json", command, f"videos: {made}; measures: {hardware()}", metrics, notes)
+    for warning in told:
+        print(f"igrpo: warning: {warning}", file=sys.stderr)
+    print("\n".join(_headlines(rows[ALL])))
+    print(output / "report.html")
+
+
+def _check_folder(output: Path) -> None:
+    """The folder is made, and takes files."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"output {str(output)!r}: is a file; give a folder") from None
+    except (OSError, ValueError) as error:
+        raise ResourceError(f"output {str(output)!r}: cannot be made ({error}); choose another") from None
+    check_output_path(output / "results.json", overwrite=True, suffixes=(".json",))
+
+
+def _check_complete(systems: Sequence[System], cases: Sequence[Case]) -> None:
+    """Every video that is not made here is there: asked before any is made."""
+    for system in systems:
+        if system.model is not None:
+            continue
+        if not system.videos.is_dir():
+            raise InputError(f"videos: {str(system.videos)!r} is no folder; give NAME=DIR")
+        missing = [case.id for case in cases if video_file(system.videos, case) is None]
+        if missing:
+            raise InputError(
+                f"videos: {str(system.videos)!r} lacks {_listed(missing)}: ID.mp4, .webm or .gif; --partial "
+                "leaves them out"
+            )
+
+
+def _without_problems(
+    cases: Sequence[Case], problems: Mapping[str, Mapping[str, str]], partial: bool
+) -> list[Case]:
+    """The cases that were measured in every system; InputError for problems without `partial`."""
+    found = [problem for some in problems.values() for problem in some.values()]
+    if found and not partial:
+        raise InputError(f"{_listed(found)}. Make them again, or leave them out with --partial")
+    kept = [case for case in cases if not any(case.id in some for some in problems.values())]
+    if not kept:
+        raise InputError(f"no case has a readable video in every system: {_listed(found)}")
+    return kept
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
+    return ", ".join(words[:_LISTED]) + more
+
+
+def _facts(
+    systems: Sequence[System],
+    suite: str,
+    cases: Sequence[Case],
+    results: Mapping[str, Sequence[Measures]],
+    lab: Lab,
+) -> dict[str, str]:
+    """What was run, in words."""
+    settings = _settings(systems)
+    facts = {}
+    for system in systems:
+        about = settings.get(system.name)
+        facts[system.name] = "videos made elsewhere"
+        if about is not None:
+            facts[system.name] = (
+                f"{system.model}: {about['steps']} steps, guidance {about['guidance_scale']}, "
+            )
+            facts[system.name] += f"{about['size']}, weights {about['weights']}"
+            facts[system.name] += ", blank references" * system.blank
+    counted = groups(next(iter(results.values())))
+    parts = ", ".join(f"{part} {len(some)}" for part, some in counted.items() if part != ALL)
+    facts["suite"] = f"{suite}: {len(counted[ALL])} of {len(cases)} cases" + (f" ({parts})" if parts else "")
+    same = lab.analyzer.same_person
+    facts["analyzer"] = f"face pack {lab.analyzer.name} ({lab.analyzer.mark}), one person from {same:.2f} up"
+    facts["judge"] = f"dlib, {lab.judge}" if lab.judge else "left out"
+    facts["measured on"] = hardware()
+    return facts
+
+
+def _settings(systems: Sequence[System]) -> dict[str, Any]:
+    """What the videos of each system that was made here were made with."""
+    return {s.name: read_json(s.videos / SETTINGS_FILE) for s in systems if s.model is not None}
+
+
+def _notes(systems: Sequence[System], results: Mapping[str, Sequence[Measures]]) -> Iterator[str]:
+    """What a reader must know to judge the numbers."""
+    base = next(iter(results.values()))
+    yield (
+        "Means over cases; intervals: bootstrap 95 %, cases resampled. Differences and wins: case by case, "
+        "ties half. details.NAME.count says in how many cases a number is defined."
+    )
+    yield (
+        f"The analyzer measures every frame of the video file, the judge every {JUDGED_EVERY}th. Who is not "
+        "seen counts 0. Best assignment flatters; at the place means whoever stands where the prompt puts "
+        "the person, which is not defined where people change places or a suite does not tell their places."
+    )
+    yield (
+        "Judge: dlib, never optimised against; its AUC compares faces with their own and with the others' "
+        "references, pooled over videos, and 0.5 is chance."
+    )
+    if any(system.blank for system in systems):
+        yield "blank: grey pictures as references, and prompts that say nothing of how anybody looks."
+    unseen = sum(warning.startswith(UNSEEN) for one in base for warning in one.warnings)
+    if unseen:
+        yield f"The judge sees no face in {unseen} references; their cases lack its numbers."
+    if any(one.case.scene for one in base):
+        yield "Prompt following: by a reader trained on renders of other people, which errs on renders too."
+
+
+def _headlines(rows: Sequence[Row]) -> Iterator[str]:
+    """A few numbers for the terminal."""
+    names = list(rows[0].values)
+    width = max(12, *map(len, names))
+    yield "  ".join([f"{'':43}", *(f"{name:>{width}}" for name in names)])
+    for row in rows:
+        if row.key in _HEADLINES:
+            cells = ("-" if e.value is None else f"{e.value:.3f}" for e in row.values.values())
+            yield "  ".join([f"{row.words + ', ' + row.by:43}", *(f"{cell:>{width}}" for cell in cells)])
+
+
+def _command(options: Mapping[str, Any], videos: Sequence[str], flags: Mapping[str, bool]) -> str:
+    """The command line that makes these numbers again."""
+    defaults = {"model": None, "against": None, "suite": "world", "cases": DEFAULT_CASES, "pack": "tiny"}
+    words = [f"--{name}={value}" for name, value in options.items() if value != defaults[name]]
+    words += [f"--videos={given}" for given in videos]
+    words += [f"--{name}" for name, on in flags.items() if on]
+    return shlex.join(["igrpo", "eval", *words, "--output=DIR"])

@@ -1,0 +1,284 @@
+"""Suites: the cases on which systems are compared. A case is references, a prompt and a seed.
+
+The built-in suite "world" shows people of the test split, whom nothing was trained or chosen on. Case k of a
+part is a pure function of (part, k), so that a smaller suite is the beginning of a larger one:
+
+    easy     two people apart, who stay where they are and mostly face the camera
+    contact  two people who turn to each other and lean in
+    hard     in turn: two people who change places, two who look alike, three people
+
+Any other suite is a JSON Lines file in the format of training data, see `read_suite`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from igrpo_sdk.config import check_prompt, check_seed
+from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.video import written_whole
+
+from ..world.captions import caption
+from ..world.identities import FACE_RANGES, SPLITS, identity_vectors
+from ..world.renderer import render_references
+from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, PLACES_BY_COUNT, Actor, Scene
+from .reader import appearance_vectors
+
+WORLD_PARTS = ("easy", "contact", "hard")
+DEFAULT_CASES = 200
+"""Cases of the built-in suite, shared evenly by its parts."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What ids, parts and systems may be called: they become file names and keys."""
+
+_APART = ("stand", "talk", "laugh", "smile", "nod", "shake", "look_around")
+_CLOSE = ("turn", "lean_in")
+_STAYING = tuple(action for action in ACTIONS if action not in ("walk_in", "swap"))
+_FIELDS = ("references", "prompt", "plain_prompt", "seed", "part", "places", "id")
+_DEFAULT_PART = "all"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case.
+
+    id: its name, unique in the suite. part: the group it is reported with. references: picture files, one of
+    each person. prompt: who does what, where. plain_prompt: the same without a word about how anybody looks,
+    for videos from blank references. seed: of the video. places: where each person stands from beginning to
+    end, or None where that is not known or changes. scene: what the prompt describes, in the built-in suite.
+    """
+
+    id: str
+    part: str
+    references: tuple[Path, ...]
+    prompt: str
+    plain_prompt: str
+    seed: int
+    places: tuple[str, ...] | None = None
+    scene: Scene | None = None
+
+
+def load_suite(suite: str, count: int | None, folder: Path) -> list[Case]:
+    """The cases of a suite, the parts in turn: "world", or the path of a JSON Lines file.
+
+    Args:
+        suite: see above.
+        count: how many cases, shared evenly by the parts; None takes 200 of "world", all of a file.
+        folder: where the references of "world" are drawn, with the suite as a file for other generators.
+
+    Raises InputError for a suite that does not exist or holds something wrong, or holds fewer cases.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"cases: {count}; give 1 or more")
+    if suite == "world":
+        cases = [world_case(part, k) for part, k in _turns(count or DEFAULT_CASES)]
+        return export(cases, folder)
+    cases = read_suite(Path(suite))
+    if count is not None and count > len(cases):
+        raise InputError(f"cases: {count}, but {suite} holds {len(cases)}; give fewer")
+    return balanced(cases, count or len(cases))
+
+
+def balanced(cases: Sequence[Case], count: int) -> list[Case]:
+    """The first `count` cases when the parts take turns, each in its own order."""
+    seen: dict[str, int] = {}
+    turns: list[int] = []
+    for case in cases:
+        turns.append(seen.get(case.part, 0))
+        seen[case.part] = turns[-1] + 1
+    order = sorted(range(len(cases)), key=lambda i: (turns[i], list(seen).index(cases[i].part)))
+    return [cases[i] for i in order[:count]]
+
+
+def world_case(part: str, index: int) -> Case:
+    """Case `index` of a part of the built-in suite. Its references are file names, see `export`."""
+    if part not in WORLD_PARTS or index < 0:
+        raise InputError(f"part {part!r}, case {index}: use {', '.join(WORLD_PARTS)} and 0 or more")
+    rng = random.Random(f"identity-{part}-{index}")
+    people, actions = _cast(part, index, rng)
+    places = list(PLACES_BY_COUNT[len(people)])
+    rng.shuffle(places)
+    actors = tuple(Actor(*each) for each in zip(people, places, actions, strict=True))
+    scene = Scene(actors, rng.choice(BACKGROUNDS), rng.choice(LIGHTS), rng.randrange(2**62))
+    name = f"{part}-{index:03d}"
+    return Case(
+        id=name,
+        part=part,
+        references=tuple(Path("references", f"{name}-{i + 1}.png") for i in range(len(people))),
+        prompt=caption(scene, index, "mixed"),
+        plain_prompt=caption(scene, index, "order"),
+        seed=rng.randrange(2**32),
+        places=None if "swap" in actions else tuple(places),
+        scene=scene,
+    )
+
+
+def _cast(part: str, index: int, rng: random.Random) -> tuple[list[int], list[str]]:
+    """Who takes part, and what each does."""
+    test = SPLITS["test"]
+    if part == "easy":
+        return rng.sample(test, 2), rng.choices(_APART, k=2)
+    if part == "contact":
+        actions = [rng.choice(_CLOSE), rng.choice(("turn", "lean_in", "talk", "laugh"))]
+        return rng.sample(test, 2), rng.sample(actions, 2)
+    if index % 3 == 0:
+        return rng.sample(test, 2), ["swap", "swap"]
+    if index % 3 == 1:
+        person = rng.choice(test)
+        return rng.sample([person, look_alike(person)], 2), rng.choices(_STAYING, k=2)
+    return rng.sample(test, 3), rng.choices(_STAYING, k=3)
+
+
+def look_alike(person: int) -> int:
+    """The person of the test split most like another, in what the world draws: face, hair, beard, glasses,
+    colours of skin, hair and clothes.
+    """
+    rows = _test_people()
+    distance = np.square(rows - rows[person - SPLITS["test"].start]).sum(1)
+    distance[person - SPLITS["test"].start] = np.inf
+    return int(SPLITS["test"][int(distance.argmin())])
+
+
+@functools.cache
+def _test_people() -> NDArray[np.float32]:
+    """What the people of the test split look like, (50000, D): faces in units of their ranges, and what of a
+    person can be read from afar.
+    """
+    vectors = identity_vectors(torch.tensor(SPLITS["test"]))
+    low, high = torch.tensor(list(FACE_RANGES.values())).T
+    faces = (vectors[:, : len(FACE_RANGES)] - low) / (high - low)
+    return np.asarray(torch.cat([faces, appearance_vectors(vectors)], 1).numpy(), np.float32)
+
+
+def _turns(count: int) -> list[tuple[str, int]]:
+    """(part, index) of the first `count` cases of the built-in suite."""
+    return [(WORLD_PARTS[k % len(WORLD_PARTS)], k // len(WORLD_PARTS)) for k in range(count)]
+
+
+def reference_pictures(scene: Scene) -> NDArray[np.uint8]:
+    """Close-ups of a scene's people, uint8 (P, 144, 144, 3), in reference order."""
+    people = torch.tensor([actor.identity for actor in scene.actors])
+    return np.asarray(render_references(people, torch.full_like(people, scene.seed)).numpy())
+
+
+def export(cases: Sequence[Case], folder: Path) -> list[Case]:
+    """Draw the references of world cases into a folder, and write `suite.jsonl`, which `read_suite` reads.
+
+    A picture that is there is kept. Returns the cases with the paths of their pictures; raises ResourceError
+    when the disk refuses.
+    """
+    (folder / "references").mkdir(parents=True, exist_ok=True)
+    placed = [replace(case, references=tuple(folder / path for path in case.references)) for case in cases]
+    for case in placed:
+        assert case.scene is not None
+        if all(path.is_file() for path in case.references):
+            continue
+        for path, picture in zip(case.references, reference_pictures(case.scene), strict=True):
+            with written_whole(path, overwrite=True) as partial:
+                Image.fromarray(picture).save(partial)
+    with written_whole(folder / "suite.jsonl", overwrite=True) as partial:
+        partial.write_text("".join(_line(case) + "\n" for case in cases), encoding="utf-8")
+    return placed
+
+
+def _line(case: Case) -> str:
+    content = {name: getattr(case, name) for name in _FIELDS if getattr(case, name) is not None}
+    return json.dumps(content | {"references": [path.as_posix() for path in case.references]})
+
+
+def read_suite(path: Path) -> list[Case]:
+    """The cases of a JSON Lines file: one object a line, empty lines are skipped.
+
+        {"references": ["a.jpg", "b.jpg"], "prompt": "Two people talk.", "places": ["left", "right"]}
+
+    Paths are relative to the file. Optional: "id" (by default line-1, line-2, ...), "part" (all), "seed" (the
+    number of the line), "places" (only where nobody changes places), "plain_prompt" (the prompt). Raises
+    InputError that names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        known = "give 'world' or the path of a JSON Lines file"
+        raise InputError(f"suite {str(path)!r} cannot be read ({error}); {known}") from None
+    cases: dict[str, Case] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            case = _case(line, number, path.parent)
+            if case.id.lower() in cases:  # ids name files, also on disks that do not tell case apart
+                raise InputError(f"id: {case.id!r} is taken; give another")
+        except IgrpoError as error:
+            raise InputError(f"suite {str(path)!r}, line {number}: {error}") from None
+        cases[case.id.lower()] = case
+    if not cases:
+        raise InputError(f"suite {str(path)!r} holds no case; give one a line")
+    return list(cases.values())
+
+
+def _case(line: str, number: int, folder: Path) -> Case:
+    """The case of one line."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"no JSON ({error})") from None
+    if not isinstance(content, dict) or not {"references", "prompt"} <= set(content) <= set(_FIELDS):
+        raise InputError(f"give an object with references and prompt; also allowed: {', '.join(_FIELDS[2:])}")
+    references = content["references"]
+    if not isinstance(references, list) or not all(isinstance(name, str) for name in references):
+        raise InputError(f"references: {references!r}; give a list of paths")
+    if not references:
+        raise InputError("references: none given; give one picture of each person")
+    files = tuple(folder / name for name in references)
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"references: {str(file)!r} is no file")
+    plain = content.get("plain_prompt", content["prompt"])
+    check_prompt("prompt", content["prompt"])
+    check_prompt("plain_prompt", plain)
+    return Case(
+        id=_name("id", content.get("id", f"line-{number}")),
+        part=_name("part", content.get("part", _DEFAULT_PART)),
+        references=files,
+        prompt=content["prompt"],
+        plain_prompt=plain,
+        seed=check_seed(content.get("seed", number)),
+        places=_places(content.get("places"), len(files)),
+    )
+
+
+def _name(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise InputError(f"{field}: {value!r}; use up to 64 letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _places(value: Any, people: int) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    known = isinstance(value, list) and all(place in PLACES for place in value)
+    if not known or len(value) != people or len(set(value)) != people:
+        raise InputError(f"places: {value!r}; give a different one of {', '.join(PLACES)} for each person")
+    return tuple(value)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, 16 hexadecimal digits. Raises InputError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
