@@ -45,7 +45,7 @@ $(VENV)/.created: constraints.txt
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	@echo "Installing igrpo-sdk into $(VENV): a few minutes, once."
 	@rm -rf *.egg-info
-	$(PIP) --editable .
+	$(PIP) --editable '.[faces]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

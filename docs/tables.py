@@ -62,8 +62,19 @@ class Row:
         return "met" if value is not None and low <= value <= high else "**missed**"
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Numbers of one kind for several groups. A metric's name is a row's prefix and a column's name.
+
+    rows: words and prefix of each. columns: words and name of each.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[str, str], ...]
+
+
 # The bars are those of the issues; "about 0.5" is read as 0.45 to 0.55.
-TABLES: dict[str, tuple[Row, ...]] = {
+TABLES: dict[str, tuple[Row, ...] | Grid] = {
     "tiny_vace": (
         Row("vae_psnr_db", "VAE: PSNR on videos of held-out people", 28, unit=" dB", digits=1),
         Row("render_coverage", "rendered videos: people the judge finds", 0.95),
@@ -99,6 +110,27 @@ TABLES: dict[str, tuple[Row, ...]] = {
             digits=0,
         ),
         Row("pack_mib", "size of the pack", high=4, unit=" MiB"),
+        Row("agreement", "generated videos: own-versus-other decisions that agree with the judge's", 0.9),
+    ),
+    "identity_tiny_vace": Grid(
+        rows=tuple(
+            (f"{where}{shown}", f"{system}_{part}")
+            for part, where in (
+                ("", "all"),
+                ("easy_", "easy: two people apart"),
+                ("contact_", "contact: turning, leaning in"),
+                ("hard_", "hard: crossing, look-alikes, three people"),
+            )
+            for system, shown in (("base", ""), ("blank", "; blank references"))
+        ),
+        columns=(
+            ("similarity, analyzer", "similarity"),
+            ("similarity, judge", "judge_similarity"),
+            ("at the place, analyzer", "owned"),
+            ("at the place, judge", "judge_owned"),
+            ("own-versus-other AUC, judge", "judge_auc"),
+            ("prompt following", "prompt_following"),
+        ),
     ),
     "generate": (
         Row("seconds", "making the video", high=20, unit=" s", digits=1),
@@ -140,22 +172,51 @@ def _marked(name: str, results: Path) -> str:
 
 
 def table(name: str, content: Mapping[str, Any]) -> str:
-    """The Markdown table `name` of the content of a results file, and below it how it was measured."""
-    rows, metrics = TABLES[name], content["metrics"]
+    """The Markdown table `name` of the content of a results file, and below it how it was measured.
+
+    A metric that the file does not have is shown as not measured yet, and its bar as open.
+    """
+    kind = TABLES[name]
+    lines = _grid(kind, content["metrics"]) if isinstance(kind, Grid) else _list(kind, content["metrics"])
+    where = f"Measured on {content['date']}: {content['hardware']}. To repeat it: `{content['command']}`;"
+    return "\n".join([*lines, "", where, f"versions and notes are in `docs/results/{name}.json`.", ""])
+
+
+def _list(rows: tuple[Row, ...], metrics: Mapping[str, Any]) -> list[str]:
+    """A line for each number: value, interval, bar, verdict."""
     details = metrics.get("details", {})
     with_bar = any(row.bar for row in rows)
     with_interval = any(details.get(row.metric, {}).get("low") is not None for row in rows)
     head = ["", "measured", *["95 % interval"] * with_interval, *["bar", ""] * with_bar]
     lines = [_line(head), _line(["---"] * len(head))]
     for row in rows:
-        value, detail = metrics[row.metric], details.get(row.metric, {})
-        cells = [row.words, f"none: {detail['reason']}" if value is None else row.show(value)]
+        measured, detail = row.metric in metrics, details.get(row.metric, {})
+        value = metrics.get(row.metric)
+        missing = f"none: {detail.get('reason')}" if measured else "not measured yet"
+        cells = [row.words, missing if value is None else row.show(value)]
         if with_interval:
             low, high = detail.get("low"), detail.get("high")
             cells.append("" if low is None else f"{row.show(low)} to {row.show(high)}")
-        lines.append(_line([*cells, *[row.bar, row.verdict(value)] * with_bar]))
-    where = f"Measured on {content['date']}: {content['hardware']}. To repeat it: `{content['command']}`;"
-    return "\n".join([*lines, "", where, f"versions and notes are in `docs/results/{name}.json`.", ""])
+        verdict = row.verdict(value) if measured else "open"
+        lines.append(_line([*cells, *[row.bar, verdict] * with_bar]))
+    return lines
+
+
+def _grid(grid: Grid, metrics: Mapping[str, Any]) -> list[str]:
+    """A line for each group, a column for each kind of number, with 95 % intervals."""
+    lines = [_line(["mean (95 % interval)", *(words for words, _ in grid.columns)])]
+    lines.append(_line(["---"] * (1 + len(grid.columns))))
+    for words, prefix in grid.rows:
+        lines.append(_line([words, *(_cell(metrics, prefix + name) for _, name in grid.columns)]))
+    return lines
+
+
+def _cell(metrics: Mapping[str, Any], name: str) -> str:
+    value, detail = metrics.get(name), metrics.get("details", {}).get(name, {})
+    if value is None:
+        return "none" if name in metrics else "not measured yet"
+    low, high = detail.get("low"), detail.get("high")
+    return f"{value:.2f}" if low is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _line(cells: list[str]) -> str:

@@ -24,7 +24,7 @@ from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.faces.analyzer import Analyzer
-from igrpo_sdk.faces.measuring import find_people, measure
+from igrpo_sdk.faces.measuring import Person, find_people, measure
 from igrpo_sdk.requests import Request, make_request
 from igrpo_sdk.sampling import (
     Progress,
@@ -155,7 +155,8 @@ class IdentityPipeline:
             batch_size: Videos sampled at once, mixed reference counts included. By default 1 on the CPU,
                 where more is no faster, and 4 elsewhere. The result does not depend on it but for rounding.
             analyzer: Measures every video, as `FaceAnalyzer.load()` does, and puts the `IdentityReport` into
-                `video.report`. Every reference must then show a face.
+                `video.report`. Every reference must then show a face. A video that cannot be measured comes
+                without a report, and a warning in `video.warnings` says why.
 
         Returns:
             An `IdentityVideo` for one prompt; a list of them if `num_videos` is above 1; for a list of
@@ -187,8 +188,9 @@ class IdentityPipeline:
         with self._lock, _memory_errors(request, batch_size):
             frames = self._run(request, batch_size, progress or _ignore, callback, cancel)
         videos = [self._wrap(request, *made) for made in zip(request.videos, frames, strict=True)]
-        for (pair, _), video in zip(request.videos, videos, strict=True):
-            video.report = measure(video.frames, people[pair], analyzer) if analyzer else None
+        if analyzer:
+            for (pair, _), video in zip(request.videos, videos, strict=True):
+                _report(video, people[pair], analyzer)
         starts = range(0, len(videos), num_videos)
         pairs: list[Any] = [videos[i : i + num_videos] if num_videos > 1 else videos[i] for i in starts]
         return pairs[0] if isinstance(prompt, str) else pairs
@@ -298,6 +300,14 @@ class IdentityPipeline:
             for warning in person.warnings
         )
         return IdentityVideo(frames.numpy(), config.geometry.fps, settings, warnings)
+
+
+def _report(video: IdentityVideo, people: Sequence[Person], analyzer: Analyzer) -> None:
+    """Give a video its report, or a warning: what fails now must not take the videos that were made."""
+    try:
+        video.report = measure(video.frames, people, analyzer)
+    except Exception as error:
+        video.warnings += (f"identity is not measured: {type(error).__name__}: {error}",)
 
 
 def _shifted(progress: Callable[[Progress], None], done: int, total: int) -> Callable[[Progress], None]:

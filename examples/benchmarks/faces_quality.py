@@ -3,7 +3,8 @@
     python examples/benchmarks/faces_quality.py --results docs/results/faces.json
 
 Everything is found by insightface with the files of the pack (extra [faces]), a frame at a time, as a user
-would. A few minutes on two CPU cores, most of them rendering.
+would. A few minutes on two CPU cores, most of them rendering. `--evaluation DIR` adds the agreement with the
+independent judge on the generated videos of an `igrpo eval --model ...` run that has ended in DIR.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from igrpo_sdk.decoding import sample_frames
 from igrpo_sdk.errors import DependencyError, InputError
 from igrpo_sdk.faces.analyzer import FaceAnalyzer
 from igrpo_sdk.faces.matching import assign
+from igrpo_sdk.faces.measuring import find_people
+from igrpo_sdk.training.evaluation.agreement import Agreement, agreement, agreement_share
+from igrpo_sdk.training.evaluation.measures import JUDGED_EVERY, Lab, video_file
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.evaluation.statistics import Estimate, auc, bootstrap
+from igrpo_sdk.training.evaluation.suites import read_suite
 from igrpo_sdk.training.pretrain.clips import CLIP, draw_people
 from igrpo_sdk.training.pretrain.faces.data import portraits, scene_rows
 from igrpo_sdk.training.pretrain.faces.detector import Found
@@ -172,6 +178,26 @@ def _rate(work: Callable[[], None], seconds: float) -> float:
     return BATCH / fastest
 
 
+def judge_agreement(pack: Pack, folder: Path) -> Estimate:
+    """How often pack and judge say the same of a face of the base's videos: is it its own person's, or more
+    like another's? Over the cases with two or more people who have places.
+    """
+    analyzer = FaceAnalyzer.load(pack.folder)
+    lab = Lab(folder / "measures", analyzer, with_judge=False)
+    found: list[Agreement] = []
+    cases = [case for case in read_suite(folder / "suite.jsonl") if case.places and len(case.places) > 1]
+    for case in tqdm(cases, desc="agreement"):
+        judged, file = lab.read("base", case).judged, video_file(folder / "videos" / "base", case)
+        if judged is None or file is None:
+            continue
+        faces = analyzer.analyze(sample_frames(file).frames[::JUDGED_EVERY])
+        if len(faces) != len(judged.boxes):
+            raise InputError(f"{file} is not the video that was measured: run igrpo eval again")
+        people = np.stack([one.face.embedding for one in find_people(case.references, analyzer)])
+        found.append(agreement(faces, people, judged, case.places or ()))
+    return bootstrap(found, agreement_share)
+
+
 def measure(
     results: str = "docs/results/faces.json",
     pack: str = str(PACK),
@@ -179,6 +205,7 @@ def measure(
     people: int = 150,
     views: int = 6,
     seconds: float = 10.0,
+    evaluation: str | None = None,
 ) -> None:
     """Measure a face pack and write the numbers.
 
@@ -188,6 +215,7 @@ def measure(
         scenes: scenes for the detector, half of them of two people, half of three.
         people: people for the recogniser. views: pictures of each.
         seconds: how long each speed is measured.
+        evaluation: folder of an `igrpo eval` run of a model with the judge, for the agreement.
     """
     if scenes < 2 or people < 2 or views < 2 or seconds <= 0:
         raise InputError("scenes, people and views must be at least 2 and seconds positive")
@@ -200,6 +228,9 @@ def measure(
     for name, redrawn in (("recogniser_auc_redrawn", 1.0), ("recogniser_auc_kept", 0.0)):
         seen = [rows for rows in person_embeddings(files, people, views, redrawn) if rows is not None]
         estimates[name] = Estimate(recogniser_auc(seen), count=len(seen), reason="hardly a face was found")
+    estimates["agreement"] = Estimate(None, reason="no evaluation was given")
+    if evaluation is not None:
+        estimates["agreement"] = judge_agreement(files, Path(evaluation))
     speeds = frames_per_second(files, seconds)
     sizes = {"scenes": scenes, "people": people, "views": views}
     _publish(files, estimates, speeds, sizes, Path(results))
@@ -229,9 +260,12 @@ def _publish(
         "frames_per_second: detecting, embedding and matching two people, all frames of a clip at once; "
         "one_by_one: insightface called frame by frame with the same files, in the same run. The fastest "
         f"of the repetitions of {BATCH} frames that fit into some seconds.",
+        "agreement: of faces in generated videos that both see at the place of a person, the share of which "
+        "pack and judge say the same: most like this person, or not. Videos resampled.",
     ]
     words = " ".join(f"--{name} {value}" for name, value in sizes.items())
-    command = f"python examples/benchmarks/faces_quality.py {words}"
+    given = " --evaluation DIR" if estimates["agreement"].count else ""
+    command = f"python examples/benchmarks/faces_quality.py {words}{given}"
     write_results(path, command, hardware(), metrics, notes)
     for name, value in metrics.items():
         if not isinstance(value, dict):

@@ -15,9 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import people, tiny_pipeline
-from truth import Truth, scene
+from truth import Frames, Truth, scene
 
-from igrpo_sdk import FaceAnalyzer, FaceError, IdentityReport, IdentityVideo, measure
+from igrpo_sdk import (
+    Face,
+    FaceAnalyzer,
+    FaceError,
+    IdentityReport,
+    IdentityVideo,
+    NumericsError,
+    measure,
+)
 from igrpo_sdk.backbones.loading import PRESET_FILE
 from igrpo_sdk.cli import main
 from igrpo_sdk.config import Preset
@@ -60,6 +68,26 @@ def test_a_reference_without_a_face_is_refused_before_the_model_runs(
     monkeypatch.setattr(pipe.backbone, "encode", refuse)
     with pytest.raises(FaceError, match=r"references\[0\]: pack truth sees no face"):
         pipe(people(2), PROMPT, analyzer=Truth())
+
+
+class Failing(Truth):
+    """Sees the references, and fails at whatever comes after them."""
+
+    def analyze(self, frames: Frames) -> list[list[Face]]:
+        if len(frames) > 1:
+            raise NumericsError("an embedding is not finite")
+        return super().analyze(frames)
+
+
+def test_m9_a_video_that_cannot_be_measured_is_not_lost(pipe: IdentityPipeline, tmp_path: Path) -> None:
+    failing = Failing()
+    pictures = failing.references(ANN, BOB)
+    video = pipe(pictures, PROMPT, seed=7, analyzer=failing)
+    assert np.array_equal(video.frames, pipe(pictures, PROMPT, seed=7).frames)
+    assert video.report is None
+    says = "identity is not measured: NumericsError: an embedding is not finite"
+    assert video.warnings[-1] == says
+    assert IdentityVideo.load(video.save(tmp_path / "out.mp4")).warnings[-1] == says
 
 
 @pytest.fixture
