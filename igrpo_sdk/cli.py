@@ -180,9 +180,10 @@ def generate(
     check_prompt("prompt", prompt)
     people = [Reference.load(reference) for reference in references]
 
+    from igrpo_sdk.backbones.loading import silence_loaders
     from igrpo_sdk.pipeline import IdentityPipeline  # torch and diffusers: seconds, after the quick checks
 
-    _silence_loaders()
+    silence_loaders()
     pipe = IdentityPipeline.from_pretrained(model, device=device)
     loaded = time.monotonic()
     with _ProgressBar() as bar:
@@ -246,15 +247,6 @@ class _ProgressBar:
             self._bar.reset(total=progress.total)
             self._bar.set_description(progress.phase)
         self._bar.update(progress.step - self._bar.n)
-
-
-def _silence_loaders() -> None:
-    """Two libraries draw a bar for each file they load; one bar is enough."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _call(function: Callable[..., Any], parser: ArgumentParser, words: Sequence[str]) -> Any:

@@ -11,7 +11,7 @@ import torch
 from igrpo_sdk.config import ASSETS, Geometry, Preset, preset_names
 from igrpo_sdk.errors import DependencyError, HubError, IgrpoError, InputError, WeightsError
 
-__all__ = ["PRESET_FILE", "default_preset", "load_stock", "pick_device", "resolve"]
+__all__ = ["PRESET_FILE", "default_preset", "load_stock", "pick_device", "resolve", "silence_loaders"]
 
 PRESET_FILE = "igrpo_preset.json"
 """A file of this name in a model's directory says how the model is best run."""
@@ -127,3 +127,12 @@ def _check_directory(directory: Path) -> Path:
     if not (directory / "model_index.json").is_file():
         raise WeightsError(f"model: no model_index.json in {directory}; give a diffusers directory")
     return directory
+
+
+def silence_loaders() -> None:
+    """Two libraries draw a bar for each file they load; one bar is enough."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.faces.places import PLACES
 from igrpo_sdk.training.checkpoint import list_checkpoints, load
 from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.evaluation.reader import (
@@ -39,7 +40,7 @@ from igrpo_sdk.training.evaluation.reader_training import (
 from igrpo_sdk.training.pretrain.loop import Budget
 from igrpo_sdk.training.pretrain.trainer import Optimisation, make_optimizers
 from igrpo_sdk.training.world.renderer import render_scenes
-from igrpo_sdk.training.world.scenes import ACTIONS, PLACES, Actor, Scene, sample_scene
+from igrpo_sdk.training.world.scenes import ACTIONS, Actor, Scene, sample_scene
 
 TOY = ReaderModel(height=32, width=48, num_frames=5, channels=(8, 8, 16))
 

@@ -36,9 +36,15 @@ ALLOWED = {"train", "validation"}
 # ---- the source
 
 
+SUITES = TRAINING / "evaluation" / "suites.py"
+
+
 def sources() -> list[Path]:
-    """Everything that can train: all of training/ but the world itself, which defines the splits."""
+    """Everything that can train: all of training/ but the world itself, which defines the splits, and the
+    suites of test people, which nothing that trains may import.
+    """
     found = [path for path in sorted(TRAINING.rglob("*.py")) if path.parent.name != "world"]
+    found.remove(SUITES)
     assert {"clips.py", "latents.py", "reader_training.py", "judge_mean.py"} <= {path.name for path in found}
     return found
 
@@ -97,6 +103,16 @@ def test_training_code_has_no_word_for_test_people() -> None:
     recipes = [*TRAINING.glob("recipes/*.yaml"), *TRAINING.glob("recipes/*.sh")]
     assert len(recipes) > 5
     assert [path.name for path in recipes if "split" in path.read_text("utf-8")] == []
+
+
+def test_only_the_evaluation_knows_the_suites_of_test_people() -> None:
+    knows = {
+        path.relative_to(TRAINING).as_posix()
+        for path in TRAINING.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom) and "suites" in ast.unparse(node)
+    }
+    assert knows == {f"evaluation/{name}.py" for name in ("command", "making", "measures")}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from igrpo_sdk.backbones.loading import silence_loaders
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.faces.analyzer import FaceAnalyzer
 from igrpo_sdk.pipeline import IdentityPipeline
@@ -132,6 +133,7 @@ def choose_systems(
 
 def make(systems: Sequence[System], cases: Sequence[Case], device: str, batch: int | None) -> None:
     """Make the videos of all systems with a model; each model is loaded once."""
+    silence_loaders()
     for model in dict.fromkeys(system.model for system in systems if system.model is not None):
         pipe = IdentityPipeline.from_pretrained(model, device=device)
         for system in systems:

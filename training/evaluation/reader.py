@@ -27,10 +27,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.faces.places import PLACES
 
 from ..world.face import hair_colour, pick, skin_colour
 from ..world.identities import COLUMN, HAIR_STYLES, TOP_RGB, identity_vectors
-from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, PLACES, Scene, actor_keys
+from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, Scene, actor_keys
 
 WEIGHTS = Path(__file__).parent / "assets" / "reader.safetensors"
 APPEARANCE_SIZE = 13 + len(HAIR_STYLES)

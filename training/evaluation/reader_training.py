@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.faces.places import PLACES
 
 from ..pretrain.loop import Average, Budget, Clock, generator, mix, pick_device
 from ..pretrain.ring import Ring, draw_rows
@@ -24,7 +25,7 @@ from ..pretrain.trainer import Every, Optimisation, make_optimizers, restore, tr
 from ..pretrain.wear import Wear, wear_out
 from ..world.identities import identity_vectors
 from ..world.renderer import render_scenes
-from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, PLACES, Scene, sample_scene
+from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, Scene, sample_scene
 from .reader import (
     APPEARANCE_SIZE,
     Logits,

@@ -246,7 +246,7 @@ def _case(line: str, number: int, folder: Path) -> Case:
     for file in files:
         if not file.is_file():
             raise InputError(f"references: {str(file)!r} is no file")
-    plain = content.get("plain_prompt", content["prompt"])
+    plain: Any = content.get("plain_prompt", content["prompt"])
     check_prompt("prompt", content["prompt"])
     check_prompt("plain_prompt", plain)
     return Case(

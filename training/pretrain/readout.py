@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.faces.places import PLACES
 
 from ..world.identities import NAMES, identity_vectors
 from ..world.motion import scene_poses
 from ..world.renderer import Rendered
-from ..world.scenes import ACTIONS, MAX_PEOPLE, PLACES, Scene, actor_keys, sample_scene
+from ..world.scenes import ACTIONS, MAX_PEOPLE, Scene, actor_keys, sample_scene
 from .clips import per_latent
 
 CHANNELS = ("yaw", "pitch", "roll", "open", "smile", "blink", "gaze_x", "gaze_y", "brow")

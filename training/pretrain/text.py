@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.faces.places import PLACES
 
 from ..world.captions import captions
-from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, PLACES, Scene, sample_scene
+from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, Scene, sample_scene
 from .latents import tokenizer_function
 from .loop import Average, Budget, Clock, generator, mix, pick_device
 from .tokenizer import train_tokenizer

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.faces.places import PLACES
 
 from .identities import Appearance, appearances, identity_vectors
 from .naming import visible_name
-from .scenes import PLACES, Scene, actor_keys
+from .scenes import Scene, actor_keys
 from .wording import (
     ACTION_WORDINGS,
     BACKGROUND_SENTENCES,

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from igrpo_sdk.faces.places import PLACES
+
 from .hashing import uniforms
-from .scenes import ACTIONS, LIGHTS, MAX_PEOPLE, PLACES, Scene
+from .scenes import ACTIONS, LIGHTS, MAX_PEOPLE, Scene
 
 Pose = dict[str, Tensor]
 CHANNELS = (
