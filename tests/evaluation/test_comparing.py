@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loose import load_loose
 
-from igrpo_sdk.errors import NumericsError
+from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.training.evaluation.comparing import (
     ALL,
     METRICS,
@@ -122,3 +122,9 @@ def test_tables_by_part_and_as_results() -> None:
 
 def test_one_part_is_not_shown_twice() -> None:
     assert list(table({"base": [made_up("a", "p", [0.5, 0.5])]})) == [ALL]
+
+
+def test_names_that_would_hide_a_number_are_refused() -> None:
+    videos = [made_up(str(k), ("judge", "b")[k % 2], [0.4, 0.2], judged=[RIGHT]) for k in range(4)]
+    with pytest.raises(InputError, match="part: two numbers have one name"):
+        as_metrics(table({"base": videos}))

@@ -74,7 +74,7 @@ def test_two_makers_are_compared(drawn: Path, tmp_path: Path, capsys: pytest.Cap
     assert metrics["strangers_minus_real_similarity"] < -0.2
     assert metrics["strangers_beats_real_easy_worst"] == 0
     assert metrics["details"]["real_owned"]["count"] == 2  # nobody has a place in the case with a crossing
-    assert metrics["counts"] == {"cases": 3, "easy": 1, "contact": 1, "hard": 1}
+    assert metrics["counts"] == {"cases": 3, "parts": {"easy": 1, "contact": 1, "hard": 1}}
     assert not any("judge" in name for name in metrics) and "real_hard_owned" not in metrics
     # The reader wants clips of 17 frames.
     assert "real_prompt_following" not in metrics
@@ -221,6 +221,14 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert metrics["base_coverage"] == 0 and metrics["blank_beats_base_similarity"] == 0.5
     blank = IdentityVideo.load(output / "videos" / "blank" / "a.mp4")
     assert not np.array_equal(blank.frames, IdentityVideo.load(output / "videos/base/a.mp4").frames)
+
+
+def test_videos_can_be_made_first(suite: Path, tiny_directory: Path, tmp_path: Path) -> None:
+    words = ["--model", str(tiny_directory), "--suite", str(suite), "--device=cpu", "--pack=nothing"]
+    assert evaluate(tmp_path / "out", *words, "--videos-only") == 0
+    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert names == {"a.mp4", "b.mp4", "system.json"}
+    assert evaluate(tmp_path / "out", *words) == 1  # now the pack is asked for
 
 
 def test_videos_of_something_else_are_not_mixed_in(

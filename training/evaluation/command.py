@@ -65,6 +65,7 @@ def evaluate(
     workers: int | None = None,
     no_judge: bool = False,
     partial: bool = False,
+    videos_only: bool = False,
 ) -> None:
     """Measure how well people stay themselves over a suite of cases, and compare models.
 
@@ -84,10 +85,15 @@ def evaluate(
         workers: Processes of the judge; by default one for each core.
         no_judge: Leave the independent judge out.
         partial: Leave out cases whose video is missing or unreadable in some system, instead of an error.
+        videos_only: Stop when the videos are made, such as on a machine with a GPU and nothing else. The same
+            command without this measures them, there or where the folder was copied to.
     """
     systems = choose_systems(output, model, against, videos or [], floor)
     _check_folder(output)
     chosen = load_suite(suite, cases, output)
+    if videos_only:
+        make(systems, chosen, device, batch)
+        return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         analyzer = FaceAnalyzer.load(pack)
@@ -155,7 +161,7 @@ def publish(
     notes = [*_notes(systems, results), f"{len(warned)} warnings, listed in the report."]
     metrics = as_metrics(rows)
     counts = {group: len(indices) for group, indices in groups(next(iter(results.values()))).items()}
-    metrics["counts"] = {("cases" if group == ALL else group): count for group, count in counts.items()}
+    metrics["counts"] = {"cases": counts.pop(ALL), "parts": counts}
     videos = {system.name: system.videos for system in systems}
     found = Evaluation(results, videos, rows, {**facts, "command": command}, notes, warned)
     with written_whole(output / "report.html", overwrite=True) as aside:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from igrpo_sdk.errors import InputError
 from igrpo_sdk.faces.matching import NOBODY, assign
 
 from .measures import Judged, Measures
@@ -212,22 +213,32 @@ def _auc_row(some: Results, base: str, others: Sequence[str]) -> Row:
 def as_metrics(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     """The numbers of `table` for a results file, named SYSTEM_METRIC and SYSTEM_PART_METRIC, differences
     SYSTEM_minus_BASE_METRIC and win rates SYSTEM_beats_BASE_METRIC; `details` holds the intervals.
+
+    Raises InputError when systems and parts are called so that two numbers get one name.
     """
+    numbers = [number for group, some in rows.items() for row in some for number in _named(group, row)]
+    found = dict(numbers)
+    if len(found) < len(numbers):
+        names = ", ".join(group for group in rows if group != ALL)
+        raise InputError(f"part: two numbers have one name; call the parts otherwise than {names}")
     metrics: dict[str, Any] = {}
-    details: dict[str, Any] = {}
-    for group, some in rows.items():
-        part = "" if group == ALL else f"{group}_"
-        for row in some:
-            base = next(iter(row.values))
-            named = {f"{name}_{part}{row.key}": value for name, value in row.values.items()}
-            for name, comparison in row.against.items():
-                named[f"{name}_minus_{base}_{part}{row.key}"] = comparison.difference
-                if comparison.wins is not None:
-                    metrics[f"{name}_beats_{base}_{part}{row.key}"] = round(comparison.wins, 4)
-            for name, value in named.items():
-                metrics[name] = None if value.value is None else round(value.value, 4)
-                details[name] = value.as_json()
+    for name, number in found.items():
+        value = number.value if isinstance(number, Estimate) else number
+        metrics[name] = None if value is None else round(value, 4)
+    details = {name: number.as_json() for name, number in found.items() if isinstance(number, Estimate)}
     return metrics | {"details": details}
+
+
+def _named(group: str, row: Row) -> Iterator[tuple[str, Estimate | float]]:
+    """The numbers of one row with their names."""
+    part = "" if group == ALL else f"{group}_"
+    base = next(iter(row.values))
+    for name, value in row.values.items():
+        yield f"{name}_{part}{row.key}", value
+    for name, comparison in row.against.items():
+        yield f"{name}_minus_{base}_{part}{row.key}", comparison.difference
+        if comparison.wins is not None:
+            yield f"{name}_beats_{base}_{part}{row.key}", comparison.wins
 
 
 def spread(videos: Sequence[Measures], key: str) -> list[float]:
