@@ -269,7 +269,10 @@ def _notes(systems: Sequence[System], results: Mapping[str, Sequence[Measures]])
         "references, pooled over videos, and 0.5 is chance."
     )
     if any(system.blank for system in systems):
-        yield "blank: grey pictures as references, and prompts that say nothing of how anybody looks."
+        yield (
+            "blank: grey pictures as references, and prompts that say nothing of how anybody looks. The "
+            "reader finds people by their looks, so that blank follows prompts less by construction."
+        )
     unseen = sum(warning.startswith(UNSEEN) for one in base for warning in one.warnings)
     if unseen:
         yield f"The judge sees no face in {unseen} references; their cases lack its numbers."

@@ -194,7 +194,7 @@ def _sheets(found: Evaluation, group: str, indices: Sequence[int]) -> Iterator[s
     """Best, median and worst case of a group, by the base; fewer cases are shown once each."""
     base = next(iter(found.results.values()))
     ranked = sorted(indices, key=lambda i: overall(base[i]), reverse=True)
-    chosen = {ranked[-1]: "worst", ranked[len(ranked) // 2]: "median", ranked[0]: "best"}
+    chosen = {ranked[len(ranked) // 2]: "median", ranked[-1]: "worst", ranked[0]: "best"}
     yield f"<h3>{_text('All cases' if group == ALL else group)}</h3>"
     for index in sorted(chosen, key=ranked.index):
         yield _sheet(found, index, chosen[index])
