@@ -6,22 +6,40 @@ arXiv 2210.02747):
     x_sigma = (1 - sigma) x0 + sigma eps,    v = dx/dsigma = eps - x0,    sigma from 1 (noise) to 0 (data)
 
 Everywhere: x, x0, eps, v are [B, ...] of one shape; sigma is a float or a tensor that broadcasts.
+
+Steps with noise, for reinforcement learning, are Gaussians p(x' | x) = N(a x + b v, std^2) whose mean is
+linear in x and v (`GaussianStep`); they have the same marginals as the flow, the first kind to first order.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "GaussianStep",
+    "NoiseKind",
+    "cps_step",
     "data_from_velocity",
+    "diffusion",
     "euler_step",
+    "gaussian_kl",
+    "gaussian_log_prob",
+    "gaussian_step",
     "guide",
     "interpolate",
+    "sde_step",
     "shift_sigmas",
     "sigma_schedule",
     "velocity_target",
 ]
+
+NoiseKind = Literal["linear", "flow", "dance", "cps"]
+"""How noise is put into a step, see `diffusion` and `cps_step`."""
 
 
 def interpolate(x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
@@ -63,3 +81,88 @@ def sigma_schedule(steps: int, shift: float, num_train_timesteps: int = 1000) ->
     u = torch.linspace(1, 1 / num_train_timesteps, steps + 1, dtype=torch.float64)[:-1]
     sigmas = shift_sigmas(u, shift).clamp(max=1 - 1e-6)
     return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+@dataclass(frozen=True)
+class GaussianStep:
+    """One step with noise: x' ~ N(a x + b v, std^2), elementwise."""
+
+    a: float
+    b: float
+    std: float
+
+    def mean(self, x: Tensor, v: Tensor) -> Tensor:
+        """a x + b v."""
+        return self.a * x + self.b * v
+
+    @property
+    def sensitivity(self) -> float:
+        """c = |b| / std: the scale of the log-probability's gradient with respect to v.
+
+        It grows 14-fold from the first to the last of 25 steps (linear kind, shift 3), so that unweighted
+        updates are made of the last steps; Flash-GRPO (ICML 2026) weights with 1 / c.
+        """
+        return abs(self.b) / self.std
+
+
+def diffusion(kind: NoiseKind, sigma: float, sigma_max: float, level: float) -> float:
+    """The diffusion coefficient s(sigma) of a reverse SDE with the flow's marginals.
+
+    linear: sigma_max sigma, the one of Identity-GRPO's released code, where `level` is not used.
+    flow: level sqrt(sigma / (1 - sigma)) (Flow-GRPO, arXiv 2505.05470), with sigma_max instead of a
+    sigma within 0.001 of 1, where it would be infinite: Wan's schedules begin at 0.9997, which a test for
+    exactly 1 never sees. dance: level, constant (DanceGRPO, arXiv 2505.07818).
+
+    `sigma_max`: the second noise level of the schedule. cps is no SDE, see `cps_step`.
+    """
+    assert kind != "cps"
+    if kind == "linear":
+        return sigma_max * sigma
+    if kind == "dance":
+        return level
+    return level * math.sqrt(sigma / (1 - (sigma_max if sigma > 1 - 1e-3 else sigma)))
+
+
+def sde_step(sigma: float, sigma_next: float, s: float) -> GaussianStep:
+    """Euler-Maruyama step of dx = (v - s^2 / 2 score) dsigma + s dw, backwards from sigma to sigma_next.
+
+    With score = -(x + (1 - sigma) v) / sigma and d = sigma_next - sigma < 0 the mean is
+    x (1 + s^2 d / (2 sigma)) + v (1 + s^2 (1 - sigma) / (2 sigma)) d and the deviation s sqrt(-d)
+    (Flow-GRPO, arXiv 2505.05470).
+    """
+    d, half = sigma_next - sigma, s * s / (2 * sigma)
+    return GaussianStep(1 + half * d, (1 + half * (1 - sigma)) * d, s * math.sqrt(-d))
+
+
+def cps_step(sigma: float, sigma_next: float, level: float) -> GaussianStep:
+    """Coefficients-preserving step (Flow-CPS): part of the predicted noise is replaced by fresh noise.
+
+    x' = (1 - sigma_next) x0 + sqrt(sigma_next^2 - std^2) eps + std fresh, std = sigma_next sin(level pi / 2),
+    with x0 and eps read off x and v: for a perfect model exactly the marginal at sigma_next.
+    """
+    std = sigma_next * math.sin(level * math.pi / 2)
+    kept = math.sqrt(sigma_next**2 - std**2)
+    return GaussianStep((1 - sigma_next) + kept, (1 - sigma) * kept - sigma * (1 - sigma_next), std)
+
+
+def gaussian_step(
+    kind: NoiseKind, sigma: float, sigma_next: float, sigma_max: float, level: float
+) -> GaussianStep:
+    """The step of any kind from sigma to sigma_next; arguments as `diffusion` and `cps_step` say."""
+    if kind == "cps":
+        return cps_step(sigma, sigma_next, level)
+    return sde_step(sigma, sigma_next, diffusion(kind, sigma, sigma_max, level))
+
+
+def gaussian_log_prob(x: Tensor, mean: Tensor, std: float) -> Tensor:
+    """log N(x; mean, std^2) [B], the mean over all elements of a sample, in the tensors' own precision.
+
+    The mean, not the sum: a ratio of two policies then stays near 1, and clip ranges are about 1e-3.
+    """
+    log = -((x - mean) ** 2) / (2 * std**2) - math.log(std) - 0.5 * math.log(2 * math.pi)
+    return log.flatten(1).mean(1)
+
+
+def gaussian_kl(mean: Tensor, mean_reference: Tensor, std: float) -> Tensor:
+    """KL(N(mean, std^2) || N(mean_reference, std^2)) [B], the mean over the elements of a sample."""
+    return ((mean - mean_reference) ** 2 / (2 * std**2)).flatten(1).mean(1)

@@ -1,4 +1,8 @@
-"""The one sampling loop, with its solvers and its noise."""
+"""The one sampling loop, with its solvers and its noise.
+
+Inference integrates the flow with a solver alone. Reinforcement learning puts noise into some steps
+(`Stochastic`) and keeps what a step's log-probability is computed from (`Transition`).
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,15 @@ __all__ = [
     "Progress",
     "Solver",
     "StepCallback",
+    "Stochastic",
     "Trajectory",
+    "Transition",
     "UniPCSolver",
     "check_cancel",
     "draw_noise",
     "make_solver",
     "sample",
+    "step_seed",
     "video_seed",
 ]
 
@@ -48,17 +55,54 @@ StepCallback = Callable[[int, float, Tensor], None]
 
 
 @dataclass(frozen=True)
+class Stochastic:
+    """Which steps have noise, which of them are kept, and the noise itself.
+
+    `kind` and `level`: see flow.gaussian_step. `noisy`: steps that are made with noise; all others are the
+    solver's. `kept`: those of them that the trajectory records. `seeds`: of each sample; the noise of a step
+    is a function of the seed and the step's index alone.
+    """
+
+    kind: flow.NoiseKind
+    level: float
+    noisy: frozenset[int]
+    kept: frozenset[int]
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert self.kept <= self.noisy, "a step without noise has no log-probability"
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A step with noise: from `before` to `after`, float32 [B, C, R + T, h, w].
+
+    `sigma` is what the model was told, `gaussian` the step's distribution given the velocity, `log_prob` [B]
+    that of `after` under the model that made it.
+    """
+
+    index: int
+    sigma: float
+    gaussian: flow.GaussianStep
+    before: Tensor
+    after: Tensor
+    log_prob: Tensor
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """What sampling returns.
 
     `latents`: float32 [B, C, R + T, h, w], the final ones. `sigmas`: float64 [S + 1], the noise levels;
     `timesteps`: int64 [S], what the model was told. `num_slots`: R, the reference slots in front.
+    `transitions`: the kept steps with noise, in order.
     """
 
     latents: Tensor
     sigmas: Tensor
     timesteps: Tensor
     num_slots: int
+    transitions: tuple[Transition, ...] = ()
 
     @property
     def video_latents(self) -> Tensor:
@@ -101,7 +145,11 @@ class EulerSolver:
 
 
 class UniPCSolver:
-    """diffusers' UniPC (Zhao et al. 2023, arXiv 2302.04867) of order 2, the solver of Wan's own pipelines."""
+    """diffusers' UniPC (Zhao et al. 2023, arXiv 2302.04867) of order 2, the solver of Wan's own pipelines.
+
+    Where steps are left out, because they were made in another way, it begins anew: what it remembers of
+    earlier velocities does not lead to where the latents are now.
+    """
 
     def __init__(self, steps: int, shift: float) -> None:
         """`steps` steps on the schedule with `shift` (flow.sigma_schedule)."""
@@ -113,17 +161,25 @@ class UniPCSolver:
             use_flow_sigmas=True,
             flow_shift=shift,
         )
-        self._scheduler.set_timesteps(steps)
-        # Of very many steps two can have one whole timestep; counted from 0, they are still told apart.
-        self._scheduler.set_begin_index(0)
+        self._steps, self._next = steps, 0
+        self._begin(0)
         self.sigmas: Tensor = self._scheduler.sigmas.double()
         self.timesteps: Tensor = self._scheduler.timesteps.long()
 
     def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
-        """The next latents; `index` must grow by one from 0."""
-        assert (self._scheduler.step_index or 0) == index
+        """The next latents; `index` must grow."""
+        assert index >= self._next
+        if index > self._next:
+            self._begin(index)
+        self._next = index + 1
         result: Tensor = self._scheduler.step(velocity, self.timesteps[index], latents, return_dict=False)[0]
         return result
+
+    def _begin(self, index: int) -> None:
+        """Forget earlier velocities; the next step is `index`."""
+        self._scheduler.set_timesteps(self._steps)
+        # Of very many steps two can have one whole timestep; counted from the first, they are told apart.
+        self._scheduler.set_begin_index(index)
 
 
 def make_solver(name: SolverName, steps: int, shift: float) -> Solver:
@@ -137,9 +193,16 @@ def video_seed(seed: int, index: int) -> int:
     Video 0 has the seed itself, the others the first 32 bits of sha256("seed:index"): a call with that seed
     makes the same video alone, whatever the batch it first came from.
     """
-    if index == 0:
-        return seed
-    return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4], "big") & MAX_SEED
+    return seed if index == 0 else _hashed_seed(f"{seed}:{index}")
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of the noise of step `step` of a video with `seed`, 0 to `MAX_SEED`."""
+    return _hashed_seed(f"{seed}/{step}")
+
+
+def _hashed_seed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & MAX_SEED
 
 
 def draw_noise(seeds: Sequence[int], shapes: Sequence[tuple[int, int, int, int]]) -> Tensor:
@@ -164,29 +227,53 @@ def sample(
     solver: Solver,
     guidance_scale: float,
     *,
+    stochastic: Stochastic | None = None,
     progress: Callable[[Progress], None] | None = None,
     callback: StepCallback | None = None,
     cancel: Event | None = None,
 ) -> Trajectory:
     """Integrate the flow from `noise` ([B, C, R + T, h, w], at sigma 1) to data.
 
+    With `stochastic`, some steps have noise; all samples must then have the same number of references.
     `progress` is told after every step; `callback` may look at the latents, not change them. Raises
     `Cancelled` before the next step once `cancel` is set, `NumericsError` when latents are not finite; what
     the callbacks raise goes through.
     """
+    assert stochastic is None or len(set(conditioning.num_references)) == 1
     latents = noise.float()
     total = len(solver.timesteps)
+    transitions: list[Transition] = []
     for step in range(total):
         check_cancel(cancel)
         sigma = float(solver.timesteps[step]) / NUM_TRAIN_TIMESTEPS
         velocity = backbone.velocity(latents, sigma, conditioning, guidance_scale)
-        latents = solver.step(step, latents, velocity)
+        if stochastic is not None and step in stochastic.noisy:
+            made = _step_with_noise(stochastic, solver.sigmas, step, sigma, latents, velocity)
+            latents = made.after
+            transitions += [made] if step in stochastic.kept else []
+        else:
+            latents = solver.step(step, latents, velocity)
         _check_finite(latents, step)
         if callback is not None:
             callback(step, float(solver.sigmas[step + 1]), latents.clone())
         if progress is not None:
             progress(Progress("sample", step + 1, total))
-    return Trajectory(latents, solver.sigmas, solver.timesteps, conditioning.num_slots)
+    return Trajectory(latents, solver.sigmas, solver.timesteps, conditioning.num_slots, tuple(transitions))
+
+
+def _step_with_noise(
+    stochastic: Stochastic, sigmas: Tensor, index: int, told: float, latents: Tensor, velocity: Tensor
+) -> Transition:
+    """One step of `Stochastic`; `told` is the noise level the model was given."""
+    here, following, second = float(sigmas[index]), float(sigmas[index + 1]), float(sigmas[1])
+    gaussian = flow.gaussian_step(stochastic.kind, here, following, second, stochastic.level)
+    mean = gaussian.mean(latents, velocity)
+    seeds = [step_seed(seed, index) for seed in stochastic.seeds]
+    _, channels, frames, height, width = latents.shape
+    noise = draw_noise(seeds, [(channels, frames, height, width)] * len(seeds)).to(latents.device)
+    after = mean + gaussian.std * noise
+    log_prob = flow.gaussian_log_prob(after, mean, gaussian.std)
+    return Transition(index, told, gaussian, latents, after, log_prob)
 
 
 def check_cancel(cancel: Event | None) -> None:

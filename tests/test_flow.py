@@ -72,3 +72,106 @@ def test_the_schedule_is_that_of_diffusers(steps: int, shift: float) -> None:
     assert ours[-1] == 0
     assert (ours[:-1] > ours[1:]).all()
     torch.testing.assert_close(ours.float(), theirs.sigmas, rtol=0, atol=1e-7)
+
+
+SIGMA, NEXT, SECOND = 0.9, 0.8, 0.97
+
+
+@pytest.mark.parametrize("kind", ["linear", "flow", "dance", "cps"])
+def test_steps_with_little_noise_are_those_of_the_flow(
+    pair: tuple[Tensor, Tensor], kind: flow.NoiseKind
+) -> None:
+    """As the noise vanishes every kind becomes Euler's step; the linear one has a fixed amount of noise."""
+    x, v = pair
+    level = 1e-6
+    gaussian = (
+        flow.sde_step(SIGMA, NEXT, 1e-6)
+        if kind == "linear"
+        else flow.gaussian_step(kind, SIGMA, NEXT, SECOND, level)
+    )
+    euler = flow.euler_step(x, v, SIGMA, NEXT)
+    torch.testing.assert_close(gaussian.mean(x, v), euler, rtol=0, atol=1e-9)
+    assert 0 < gaussian.std < 1e-5
+
+
+def test_cps_keeps_the_marginal_exactly(pair: tuple[Tensor, Tensor]) -> None:
+    """With the true velocity the mean keeps the data's coefficient, and kept and fresh noise add up."""
+    x0, eps = pair
+    x, v = flow.interpolate(x0, eps, SIGMA), flow.velocity_target(x0, eps)
+    for level in (0.1, 0.7, 1.0):
+        gaussian = flow.cps_step(SIGMA, NEXT, level)
+        kept = (gaussian.mean(x, v) - (1 - NEXT) * x0) / eps
+        expected = torch.full_like(kept, (NEXT**2 - gaussian.std**2) ** 0.5)
+        torch.testing.assert_close(kept, expected, rtol=0, atol=1e-9)
+
+
+def test_sde_keeps_the_marginal_to_first_order() -> None:
+    """Data N(0, 1): the true velocity is known, and the variance at each level (1-s)^2 + s^2 is kept."""
+    for s in (0.3, 0.9):
+        errors = []
+        for steps in (200, 400):
+            variance, sigmas = 1.0, torch.linspace(0.999, 0.05, steps + 1, dtype=torch.float64).tolist()
+            variance = (1 - sigmas[0]) ** 2 + sigmas[0] ** 2
+            for here, following in zip(sigmas, sigmas[1:], strict=False):
+                # E[eps - x0 | x] of x = (1 - s) x0 + s eps with x0, eps ~ N(0, 1)
+                slope = (2 * here - 1) / ((1 - here) ** 2 + here**2)
+                gaussian = flow.sde_step(here, following, s)
+                variance = (gaussian.a + gaussian.b * slope) ** 2 * variance + gaussian.std**2
+            errors.append(abs(variance - (1 - sigmas[-1]) ** 2 - sigmas[-1] ** 2))
+        assert errors[1] < 0.6 * errors[0] < 0.03
+
+
+def test_sde_step_is_the_released_formula(pair: tuple[Tensor, Tensor]) -> None:
+    """Term by term as Identity-GRPO's code writes it (reference: rl.md, section 1)."""
+    x, v = pair
+    dt, std = NEXT - SIGMA, SECOND * SIGMA
+    mean = x * (1 + std**2 / (2 * SIGMA) * dt) + v * (1 + std**2 * (1 - SIGMA) / (2 * SIGMA)) * dt
+    gaussian = flow.gaussian_step("linear", SIGMA, NEXT, SECOND, 0.0)
+    torch.testing.assert_close(gaussian.mean(x, v), mean, rtol=1e-12, atol=0)
+    assert gaussian.std == pytest.approx(std * (-dt) ** 0.5)
+
+
+def test_flow_diffusion_is_finite_where_wan_begins() -> None:
+    """0.9997 is not 1, but all the same nearly infinite without the guard: 38 at shift 3."""
+    sigmas = flow.sigma_schedule(25, 3.0)
+    first, second = float(sigmas[0]), float(sigmas[1])
+    assert flow.diffusion("flow", first, second, 0.7) == pytest.approx(
+        0.7 * (first / (1 - second)) ** 0.5, rel=1e-9
+    )
+    assert flow.diffusion("flow", first, second, 0.7) < 7
+
+
+@pytest.mark.parametrize("kind", ["linear", "flow", "dance", "cps"])
+def test_log_prob_is_that_of_torch_distributions(pair: tuple[Tensor, Tensor], kind: flow.NoiseKind) -> None:
+    x, v = pair
+    gaussian = flow.gaussian_step(kind, SIGMA, NEXT, SECOND, 0.7)
+    mean = gaussian.mean(x, v)
+    after = mean + gaussian.std * torch.randn_like(mean)
+    known = torch.distributions.Normal(mean, gaussian.std)
+    log_prob = known.log_prob(after).flatten(1).mean(1)
+    torch.testing.assert_close(flow.gaussian_log_prob(after, mean, gaussian.std), log_prob)
+    other = torch.distributions.Normal(mean + 0.1, gaussian.std)
+    kl = torch.distributions.kl_divergence(known, other).flatten(1).mean(1)
+    torch.testing.assert_close(flow.gaussian_kl(mean, mean + 0.1, gaussian.std), kl)
+
+
+@pytest.mark.parametrize("kind", ["linear", "flow", "dance", "cps"])
+def test_sensitivity_is_the_scale_of_the_gradient(pair: tuple[Tensor, Tensor], kind: flow.NoiseKind) -> None:
+    """The gradient of a sample's summed log-probability in v is c times its standard normal noise."""
+    x, v = pair
+    v = v.clone().requires_grad_()
+    gaussian = flow.gaussian_step(kind, SIGMA, NEXT, SECOND, 0.7)
+    mean = gaussian.mean(x, v)
+    fresh = torch.randn_like(mean)
+    log_prob = flow.gaussian_log_prob((mean + gaussian.std * fresh).detach(), mean, gaussian.std)
+    log_prob.sum().backward()  # type: ignore[no-untyped-call]
+    assert v.grad is not None
+    scaled = v.grad.abs() * x[0].numel() / fresh.abs()
+    torch.testing.assert_close(scaled, torch.full_like(scaled, gaussian.sensitivity), rtol=1e-6, atol=0)
+
+
+def test_sensitivity_of_the_released_formula_grows_fourteen_fold() -> None:
+    sigmas = flow.sigma_schedule(25, 3.0).tolist()
+    levels = zip(sigmas[:-2], sigmas[1:-1], strict=True)
+    steps = [flow.gaussian_step("linear", here, following, sigmas[1], 0.0) for here, following in levels]
+    assert steps[-1].sensitivity / steps[0].sensitivity == pytest.approx(13.8, abs=0.2)

@@ -29,11 +29,11 @@ from igrpo_sdk.errors import DependencyError, InputError
 from igrpo_sdk.faces.analyzer import FaceAnalyzer
 from igrpo_sdk.faces.matching import assign
 from igrpo_sdk.faces.measuring import find_people
+from igrpo_sdk.training.dataset import read_cases
 from igrpo_sdk.training.evaluation.agreement import Agreement, agreement, agreement_share
 from igrpo_sdk.training.evaluation.measures import JUDGED_EVERY, Lab, video_file
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.evaluation.statistics import Estimate, auc, bootstrap
-from igrpo_sdk.training.evaluation.suites import read_suite
 from igrpo_sdk.training.pretrain.clips import CLIP, draw_people
 from igrpo_sdk.training.pretrain.faces.data import portraits, scene_rows
 from igrpo_sdk.training.pretrain.faces.detector import Found
@@ -185,7 +185,7 @@ def judge_agreement(pack: Pack, folder: Path) -> Estimate:
     analyzer = FaceAnalyzer.load(pack.folder)
     lab = Lab(folder / "measures", analyzer, with_judge=False)
     found: list[Agreement] = []
-    cases = [case for case in read_suite(folder / "suite.jsonl") if case.places and len(case.places) > 1]
+    cases = [case for case in read_cases(folder / "suite.jsonl") if case.places and len(case.places) > 1]
     for case in tqdm(cases, desc="agreement"):
         judged, file = lab.read("base", case).judged, video_file(folder / "videos" / "base", case)
         if judged is None or file is None:

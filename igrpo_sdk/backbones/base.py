@@ -101,11 +101,18 @@ class Backbone(Protocol):
         ...
 
     def velocity(
-        self, latents: Tensor, sigma: float | Tensor, conditioning: Conditioning, guidance_scale: float
+        self,
+        latents: Tensor,
+        sigma: float | Tensor,
+        conditioning: Conditioning,
+        guidance_scale: float,
+        *,
+        unconditional_gradient: bool = True,
     ) -> Tensor:
         """v of the flow with guidance, shaped as `latents`, float32.
 
         `latents`: [B, C, R + T, h, w]. `sigma`: the noise level told to the model, a number or [B].
+        `unconditional_gradient`: whether autograd records the pass without a prompt; v is the same.
         """
         ...
 

@@ -132,7 +132,13 @@ class VaceBackbone:
         )
 
     def velocity(
-        self, latents: Tensor, sigma: float | Tensor, conditioning: Conditioning, guidance_scale: float
+        self,
+        latents: Tensor,
+        sigma: float | Tensor,
+        conditioning: Conditioning,
+        guidance_scale: float,
+        *,
+        unconditional_gradient: bool = True,
     ) -> Tensor:
         """v with guidance, float32, shaped as `latents`; samples with as many references run together."""
         assert latents.shape[0] == len(conditioning), (latents.shape, len(conditioning))
@@ -141,13 +147,17 @@ class VaceBackbone:
         timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).float().to(latents.device)
         counts = conditioning.num_references
         if len(set(counts)) == 1:
-            return self._guided(latents, timesteps, conditioning, guidance_scale)
+            return self._guided(latents, timesteps, conditioning, guidance_scale, unconditional_gradient)
         result = torch.zeros_like(latents, dtype=torch.float32)
         for count in sorted(set(counts)):
             rows = [row for row, other in enumerate(counts) if other == count]
             unused = conditioning.num_slots - count
             result[rows, :, unused:] = self._guided(
-                latents[rows, :, unused:], timesteps[rows], conditioning.select(rows), guidance_scale
+                latents[rows, :, unused:],
+                timesteps[rows],
+                conditioning.select(rows),
+                guidance_scale,
+                unconditional_gradient,
             )
         return result
 
@@ -169,7 +179,9 @@ class VaceBackbone:
         for cache in (self._text_cache, self._picture_cache, self._empty_cache):
             cache.clear()
 
-    def _guided(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning, scale: float) -> Tensor:
+    def _guided(
+        self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning, scale: float, gradient: bool
+    ) -> Tensor:
         """v of samples with one number of references. A scale of 1 is the conditional pass alone."""
         dtype = self.transformer.patch_embedding.weight.dtype
         control, hidden = conditioning.control.to(dtype), latents.to(dtype)
@@ -188,7 +200,9 @@ class VaceBackbone:
         if scale == 1:
             return v_cond
         assert conditioning.negative_embeds is not None, "guidance needs negatives"
-        return flow.guide(v_cond, forward(conditioning.negative_embeds), scale)
+        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+            v_uncond = forward(conditioning.negative_embeds)
+        return flow.guide(v_cond, v_uncond, scale)
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         """[B, L, D]: embeddings of texts, zeros behind the end of each, as the stock pipeline makes them."""

@@ -11,6 +11,7 @@ from evaluated import write_lines
 from PIL import Image
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.dataset import read_cases
 from igrpo_sdk.training.evaluation.suites import (
     DEFAULT_CASES,
     WORLD_PARTS,
@@ -18,7 +19,6 @@ from igrpo_sdk.training.evaluation.suites import (
     export,
     load_suite,
     look_alike,
-    read_suite,
     world_case,
 )
 from igrpo_sdk.training.world.captions import caption
@@ -73,7 +73,7 @@ def test_the_built_in_suite_is_written_for_other_generators(tmp_path: Path) -> N
     cases = load_suite("world", 4, tmp_path)
     assert [case.id for case in cases] == ["easy-000", "contact-000", "hard-000", "easy-001"]
     assert all(Image.open(path).size == (144, 144) for case in cases for path in case.references)
-    again = read_suite(tmp_path / "suite.jsonl")
+    again = read_cases(tmp_path / "suite.jsonl")
     assert [(c.id, c.part, c.prompt, c.seed, c.places, c.references) for c in again] == [
         (c.id, c.part, c.prompt, c.seed, c.places, c.references) for c in cases
     ]
@@ -144,13 +144,13 @@ def test_a_bad_line_is_named(folder: Path, line: Any, says: str) -> None:
     text = line if isinstance(line, str) else write_lines(folder / "line", line).read_text()
     path.write_text(path.read_text() + text)
     with pytest.raises(InputError) as caught:
-        read_suite(path)
+        read_cases(path)
     assert "suite.jsonl', line 2: " in str(caught.value) and says in str(caught.value)
 
 
 def test_what_is_no_suite(folder: Path) -> None:
     (folder / "empty.jsonl").touch()
     (folder / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
-    for name, says in (("empty", "holds no case"), ("bytes", "cannot be read"), ("nowhere", "give 'world'")):
+    for name, says in (("empty", "holds no case"), ("bytes", "cannot be read"), ("nowhere", "or 'world'")):
         with pytest.raises(InputError, match=says):
             load_suite(str(folder / f"{name}.jsonl"), None, folder)

@@ -24,13 +24,14 @@ from igrpo_sdk.faces.analyzer import FaceAnalyzer
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.video import check_output_path, written_whole
 
+from ..dataset import NAME, Case
 from . import plots
 from .comparing import ALL, Row, as_metrics, groups, table
 from .making import SETTINGS_FILE, make_videos
 from .measures import JUDGED_EVERY, UNSEEN, Lab, Measures, video_file
 from .page import Evaluation, all_warnings, page
 from .results import hardware, read_json, write_results
-from .suites import DEFAULT_CASES, NAME, Case, load_suite
+from .suites import DEFAULT_CASES, load_suite
 
 BASE, AGAINST, BLANK = "base", "against", "blank"
 """Names of the systems that are made here."""

@@ -16,8 +16,8 @@ from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.references import Reference
 from igrpo_sdk.video import IdentityVideo
 
+from ..dataset import Case
 from .results import hardware, read_json, write_json
-from .suites import Case
 
 SETTINGS_FILE = "system.json"
 """Beside the videos: what made them."""

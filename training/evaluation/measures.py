@@ -28,11 +28,12 @@ from igrpo_sdk.faces.report import SCHEMA as REPORT_SCHEMA
 from igrpo_sdk.faces.report import IdentityReport
 from igrpo_sdk.references import Reference
 
+from ..dataset import Case
 from .judge import Judge, JudgedFrame, judge_references, judge_signature, judge_videos
 from .ownership import OwnedVideo, own_video
 from .reader import WEIGHTS, Followed, Reading, SceneReader, follow, load_reader
 from .results import read_json, write_json
-from .suites import Case, file_hash
+from .suites import file_hash
 
 SCHEMA = 1
 """Version of the files; it grows when what is measured changes."""

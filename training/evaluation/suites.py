@@ -7,7 +7,7 @@ part is a pure function of (part, k), so that a smaller suite is the beginning o
     contact  two people who turn to each other and lean in
     hard     in turn: two people who change places, two who look alike, three people
 
-Any other suite is a JSON Lines file in the format of training data, see `read_suite`.
+Any other suite is a JSON Lines file in the format of training data, see `dataset.read_cases`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,19 @@ import functools
 import hashlib
 import json
 import random
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from igrpo_sdk.config import check_prompt, check_seed
-from igrpo_sdk.errors import IgrpoError, InputError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.errors import InputError
 from igrpo_sdk.video import written_whole
 
+from ..dataset import FIELDS, Case, read_cases
 from ..world.captions import caption
 from ..world.identities import FACE_RANGES, SPLITS, identity_vectors
 from ..world.renderer import render_references
@@ -41,34 +38,10 @@ from .reader import appearance_vectors
 WORLD_PARTS = ("easy", "contact", "hard")
 DEFAULT_CASES = 200
 """Cases of the built-in suite, shared evenly by its parts."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What ids, parts and systems may be called: they become file names and keys."""
 
 _APART = ("stand", "talk", "laugh", "smile", "nod", "shake", "look_around")
 _CLOSE = ("turn", "lean_in")
 _STAYING = tuple(action for action in ACTIONS if action not in ("walk_in", "swap"))
-_FIELDS = ("references", "prompt", "plain_prompt", "seed", "part", "places", "id")
-_DEFAULT_PART = "all"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case.
-
-    id: its name, unique in the suite. part: the group it is reported with. references: picture files, one of
-    each person. prompt: who does what, where. plain_prompt: the same without a word about how anybody looks,
-    for videos from blank references. seed: of the video. places: where each person stands from beginning to
-    end, or None where that is not known or changes. scene: what the prompt describes, in the built-in suite.
-    """
-
-    id: str
-    part: str
-    references: tuple[Path, ...]
-    prompt: str
-    plain_prompt: str
-    seed: int
-    places: tuple[str, ...] | None = None
-    scene: Scene | None = None
 
 
 def load_suite(suite: str, count: int | None, folder: Path) -> list[Case]:
@@ -86,10 +59,17 @@ def load_suite(suite: str, count: int | None, folder: Path) -> list[Case]:
     if suite == "world":
         cases = [world_case(part, k) for part, k in _turns(count or DEFAULT_CASES)]
         return export(cases, folder)
-    cases = read_suite(Path(suite))
+    cases = _cases_of_file(suite)
     if count is not None and count > len(cases):
         raise InputError(f"cases: {count}, but {suite} holds {len(cases)}; give fewer")
     return balanced(cases, count or len(cases))
+
+
+def _cases_of_file(suite: str) -> list[Case]:
+    try:
+        return read_cases(Path(suite))
+    except InputError as error:
+        raise InputError(f"suite {error}, or 'world'") from None
 
 
 def balanced(cases: Sequence[Case], count: int) -> list[Case]:
@@ -175,7 +155,7 @@ def reference_pictures(scene: Scene) -> NDArray[np.uint8]:
 
 
 def export(cases: Sequence[Case], folder: Path) -> list[Case]:
-    """Draw the references of world cases into a folder, and write `suite.jsonl`, which `read_suite` reads.
+    """Draw the references of world cases into a folder, and write `suite.jsonl`, which `read_cases` reads.
 
     A picture that is there is kept. Returns the cases with the paths of their pictures; raises ResourceError
     when the disk refuses.
@@ -195,84 +175,8 @@ def export(cases: Sequence[Case], folder: Path) -> list[Case]:
 
 
 def _line(case: Case) -> str:
-    content = {name: getattr(case, name) for name in _FIELDS if getattr(case, name) is not None}
+    content = {name: getattr(case, name) for name in FIELDS if getattr(case, name) is not None}
     return json.dumps(content | {"references": [path.as_posix() for path in case.references]})
-
-
-def read_suite(path: Path) -> list[Case]:
-    """The cases of a JSON Lines file: one object a line, empty lines are skipped.
-
-        {"references": ["a.jpg", "b.jpg"], "prompt": "Two people talk.", "places": ["left", "right"]}
-
-    Paths are relative to the file. Optional: "id" (by default line-1, line-2, ...), "part" (all), "seed" (the
-    number of the line), "places" (only where nobody changes places), "plain_prompt" (the prompt). Raises
-    InputError that names the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        known = "give 'world' or the path of a JSON Lines file"
-        raise InputError(f"suite {str(path)!r} cannot be read ({error}); {known}") from None
-    cases: dict[str, Case] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            case = _case(line, number, path.parent)
-            if case.id.lower() in cases:  # ids name files, also on disks that do not tell case apart
-                raise InputError(f"id: {case.id!r} is taken; give another")
-        except IgrpoError as error:
-            raise InputError(f"suite {str(path)!r}, line {number}: {error}") from None
-        cases[case.id.lower()] = case
-    if not cases:
-        raise InputError(f"suite {str(path)!r} holds no case; give one a line")
-    return list(cases.values())
-
-
-def _case(line: str, number: int, folder: Path) -> Case:
-    """The case of one line."""
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"no JSON ({error})") from None
-    if not isinstance(content, dict) or not {"references", "prompt"} <= set(content) <= set(_FIELDS):
-        raise InputError(f"give an object with references and prompt; also allowed: {', '.join(_FIELDS[2:])}")
-    references = content["references"]
-    if not isinstance(references, list) or not all(isinstance(name, str) for name in references):
-        raise InputError(f"references: {references!r}; give a list of paths")
-    if not references:
-        raise InputError("references: none given; give one picture of each person")
-    files = tuple(folder / name for name in references)
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"references: {str(file)!r} is no file")
-    plain: Any = content.get("plain_prompt", content["prompt"])
-    check_prompt("prompt", content["prompt"])
-    check_prompt("plain_prompt", plain)
-    return Case(
-        id=_name("id", content.get("id", f"line-{number}")),
-        part=_name("part", content.get("part", _DEFAULT_PART)),
-        references=files,
-        prompt=content["prompt"],
-        plain_prompt=plain,
-        seed=check_seed(content.get("seed", number)),
-        places=_places(content.get("places"), len(files)),
-    )
-
-
-def _name(field: str, value: Any) -> str:
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise InputError(f"{field}: {value!r}; use up to 64 letters, digits, '.', '_' and '-'")
-    return value
-
-
-def _places(value: Any, people: int) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    known = isinstance(value, list) and all(place in PLACES for place in value)
-    if not known or len(value) != people or len(set(value)) != people:
-        raise InputError(f"places: {value!r}; give a different one of {', '.join(PLACES)} for each person")
-    return tuple(value)
 
 
 def file_hash(path: Path) -> str:

@@ -1,0 +1,118 @@
+"""Rows of references, prompts and seeds: the format of training data and of suites.
+
+A JSON Lines file, one object a line:
+
+    {"references": ["a.jpg", "b.jpg"], "prompt": "Two people talk.", "places": ["left", "right"]}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from igrpo_sdk.config import check_prompt, check_seed
+from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.faces.places import PLACES
+
+from .world.scenes import Scene
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What ids, parts and systems may be called: they become file names and keys."""
+FIELDS = ("references", "prompt", "plain_prompt", "seed", "part", "places", "id")
+DEFAULT_PART = "all"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case.
+
+    id: its name, unique in the suite. part: the group it is reported with. references: picture files, one of
+    each person. prompt: who does what, where. plain_prompt: the same without a word about how anybody looks,
+    for videos from blank references. seed: of the video. places: where each person stands from beginning to
+    end, or None where that is not known or changes. scene: what the prompt describes, in the built-in suite.
+    """
+
+    id: str
+    part: str
+    references: tuple[Path, ...]
+    prompt: str
+    plain_prompt: str
+    seed: int
+    places: tuple[str, ...] | None = None
+    scene: Scene | None = None
+
+
+def read_cases(path: Path) -> list[Case]:
+    """The cases of a JSON Lines file; empty lines are skipped.
+
+    Paths are relative to the file. Optional: "id" (by default line-1, line-2, ...), "part" (all), "seed" (the
+    number of the line), "places" (only where nobody changes places), "plain_prompt" (the prompt). Raises
+    InputError that names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error}); give a JSON Lines file") from None
+    cases: dict[str, Case] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            case = _case(line, number, path.parent)
+            if case.id.lower() in cases:  # ids name files, also on disks that do not tell case apart
+                raise InputError(f"id: {case.id!r} is taken; give another")
+        except IgrpoError as error:
+            raise InputError(f"{str(path)!r}, line {number}: {error}") from None
+        cases[case.id.lower()] = case
+    if not cases:
+        raise InputError(f"{str(path)!r} holds no case; give one a line")
+    return list(cases.values())
+
+
+def _case(line: str, number: int, folder: Path) -> Case:
+    """The case of one line."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"no JSON ({error})") from None
+    if not isinstance(content, dict) or not {"references", "prompt"} <= set(content) <= set(FIELDS):
+        raise InputError(f"give an object with references and prompt; also allowed: {', '.join(FIELDS[2:])}")
+    references = content["references"]
+    if not isinstance(references, list) or not all(isinstance(name, str) for name in references):
+        raise InputError(f"references: {references!r}; give a list of paths")
+    if not references:
+        raise InputError("references: none given; give one picture of each person")
+    files = tuple(folder / name for name in references)
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"references: {str(file)!r} is no file")
+    plain: Any = content.get("plain_prompt", content["prompt"])
+    check_prompt("prompt", content["prompt"])
+    check_prompt("plain_prompt", plain)
+    return Case(
+        id=_name("id", content.get("id", f"line-{number}")),
+        part=_name("part", content.get("part", DEFAULT_PART)),
+        references=files,
+        prompt=content["prompt"],
+        plain_prompt=plain,
+        seed=check_seed(content.get("seed", number)),
+        places=_places(content.get("places"), len(files)),
+    )
+
+
+def _name(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise InputError(f"{field}: {value!r}; use up to 64 letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _places(value: Any, people: int) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    known = isinstance(value, list) and all(place in PLACES for place in value)
+    if not known or len(value) != people or len(set(value)) != people:
+        raise InputError(f"places: {value!r}; give a different one of {', '.join(PLACES)} for each person")
+    return tuple(value)

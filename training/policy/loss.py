@@ -1,0 +1,40 @@
+"""The policy's losses, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["clip_fraction", "clipped_surrogate", "ratio_norm", "step_weights"]
+
+
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """-min(r A, clip(r, 1 - clip, 1 + clip) A) [B], r = exp(log_ratio) (PPO, arXiv 1707.06347, eq. 7)."""
+    ratio = log_ratio.exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def ratio_norm(log_ratio: Tensor, mean_shift: Tensor, std: float) -> Tensor:
+    """The log-ratio [B] centred and scaled alike for every step (GRPO-Guard, 2025).
+
+    Under the old policy a log-ratio is -|shift|^2 / (2 std^2) on average, where `mean_shift` [B] is the
+    mean square of the difference of the two means: that bias is added back, and a factor std takes out that
+    the scatter grows as 1 / std.
+    """
+    return (log_ratio + mean_shift / (2 * std**2)) * std
+
+
+def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
+    """Share of ratios outside [1 - clip, 1 + clip]."""
+    return ((log_ratio.exp() - 1).abs() > clip).double().mean()
+
+
+def step_weights(sensitivities: Sequence[float]) -> list[float]:
+    """Weights 1/c of the trained steps, of mean 1 (Flash-GRPO), c = flow.GaussianStep.sensitivity.
+
+    Without them the gradient is that of the last steps, see there.
+    """
+    inverse = [1 / c for c in sensitivities]
+    return [len(inverse) * value / sum(inverse) for value in inverse]

@@ -1,0 +1,114 @@
+"""What the policy is trained on: (references, prompt) by number, each a function of the seed and its number."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.references import Reference
+
+from ..dataset import read_cases
+from ..world.captions import caption
+from ..world.renderer import render_references
+from ..world.scenes import ACTIONS, Scene, sample_scene
+
+__all__ = ["FilePrompts", "Prompt", "PromptConfig", "Prompts", "WorldPrompts", "make_prompts"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One (references, prompt). places, scene: see `rewards.base.Rollout`."""
+
+    references: tuple[Reference, ...]
+    text: str
+    places: tuple[str, ...] | None = None
+    scene: Scene | None = None
+
+
+class Prompts(Protocol):
+    """Prompts by number. There are always more: what is finite comes again, in another order."""
+
+    @property
+    def distinct(self) -> int | None:
+        """How many different ones there are; None for no end."""
+        ...
+
+    def prompt(self, number: int) -> Prompt:
+        """Prompt `number`, from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Where prompts come from.
+
+    source: "world", or the path of a JSON Lines file (`dataset.read_cases`). split, people, actions: of the
+    world's prompts; `people` are the numbers of people to draw from, evenly by their repetitions.
+    """
+
+    source: str = "world"
+    split: str = "train"
+    people: tuple[int, ...] = (2, 2, 3)
+    actions: tuple[str, ...] = ACTIONS
+
+    def __post_init__(self) -> None:
+        """Refuse the people of tests: nothing is trained on them."""
+        if self.source == "world" and self.split not in ("train", "validation"):
+            raise InputError(f"prompts.split={self.split!r}: use 'train', or 'validation' to evaluate")
+
+
+def make_prompts(config: PromptConfig, seed: int) -> Prompts:
+    """The prompts of a recipe, in the order of `seed`. Raises InputError for a file that is none."""
+    return WorldPrompts(config, seed) if config.source == "world" else FilePrompts(Path(config.source), seed)
+
+
+class WorldPrompts:
+    """Scenes of the world, with pictures rendered and captions written when they are asked for."""
+
+    distinct = None
+
+    def __init__(self, config: PromptConfig, seed: int) -> None:
+        """See `make_prompts`."""
+        self._config, self._seed = config, seed
+        self.prompt(0)  # wrong actions and numbers of people are told here
+
+    def prompt(self, number: int) -> Prompt:
+        """Prompt `number`, from 0."""
+        config = self._config
+        dice = random.Random(f"{self._seed}-prompt-{number}")
+        seed = dice.randrange(2**62)
+        scene = sample_scene(seed, config.split, dice.choice(config.people), config.actions)
+        people = torch.tensor([actor.identity for actor in scene.actors])
+        pictures = render_references(people, torch.full_like(people, seed)).numpy()
+        moved = any(actor.action in ("swap", "walk_in") for actor in scene.actors)
+        return Prompt(
+            tuple(map(Reference.load, pictures)),
+            caption(scene, seed),
+            None if moved else tuple(actor.place for actor in scene.actors),
+            scene,
+        )
+
+
+class FilePrompts:
+    """The rows of a JSON Lines file, shuffled anew each time all have been used."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        """Read the rows; raises InputError that names a line that is wrong, and a missing picture."""
+        self._cases, self._seed = read_cases(path), seed
+        self.distinct: int | None = len(self._cases)
+
+    def prompt(self, number: int) -> Prompt:
+        """Prompt `number`, from 0."""
+        turn, position = divmod(number, len(self._cases))
+        order = random.Random(f"{self._seed}-turn-{turn}").sample(range(len(self._cases)), len(self._cases))
+        case = self._cases[order[position]]
+        try:
+            references = tuple(map(Reference.load, case.references))
+        except IgrpoError as error:
+            raise InputError(f"prompts, {case.id}: {error}") from None
+        return Prompt(references, case.prompt, case.places)

@@ -1,0 +1,137 @@
+"""Rollouts: the videos of a step's groups, made by the policy as it is, with what training needs of them.
+
+A chunk is what runs through the model at once, in rollouts and in training alike: the same rows in the same
+order, so that the ratio of the two is 1 before the first update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from igrpo_sdk.backbones.base import Backbone, Conditioning
+from igrpo_sdk.config import GenerationConfig, Preset
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.flow import NoiseKind
+from igrpo_sdk.sampling import Stochastic, Trajectory, draw_noise, make_solver, sample, video_seed
+
+from ..rewards.base import Rollout
+from .prompts import Prompt
+
+__all__ = ["Chunk", "Group", "RolloutConfig", "make_chunks", "plan_chunks"]
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How rollouts are made.
+
+    members: videos of a group. batch: videos at once; divides `members`, or is a multiple of it. steps,
+    guidance_scale, solver: of rollouts, None for the preset's. noise, level: see flow.gaussian_step.
+    same_noise: all members of a group begin with the same noise.
+    """
+
+    members: int = 8
+    batch: int = 8
+    steps: int | None = None
+    guidance_scale: float | None = None
+    noise: NoiseKind = "cps"
+    level: float = 0.7
+    same_noise: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse groups of one, which have no advantage, and batches that groups do not fit."""
+        if self.members < 2:
+            raise InputError(f"rollout.members={self.members}: a group needs at least 2")
+        if self.batch < 1 or (self.members % self.batch and self.batch % self.members):
+            raise InputError(f"rollout.batch={self.batch} must divide members={self.members} or the reverse")
+        if not (self.level > 0 and (self.noise != "cps" or self.level <= 1)):
+            raise InputError(f"rollout.level={self.level} must be positive, for cps at most 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The prompt of a group; `number` tells groups apart over the whole run, and seeds their noise."""
+
+    number: int
+    prompt: Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """B videos: [(group, member)], what they were made from, the kept steps, and the videos."""
+
+    rows: tuple[tuple[int, int], ...]
+    conditioning: Conditioning
+    trajectory: Trajectory
+    rollouts: tuple[Rollout, ...]
+
+
+def plan_chunks(groups: Sequence[Group], members: int, batch: int) -> Iterator[list[tuple[int, int]]]:
+    """Rows (index of the group, member) of each chunk, groups with as many references together.
+
+    Each chunk holds whole groups, or a part of one.
+    """
+    counts = [len(group.prompt.references) for group in groups]
+    for count in sorted(set(counts)):
+        chosen = [index for index, other in enumerate(counts) if other == count]
+        rows = [(index, member) for index in chosen for member in range(members)]
+        yield from (rows[start : start + batch] for start in range(0, len(rows), batch))
+
+
+@torch.no_grad()
+def make_chunks(
+    backbone: Backbone,
+    preset: Preset,
+    config: RolloutConfig,
+    settings: GenerationConfig,
+    groups: Sequence[Group],
+    window: tuple[frozenset[int], frozenset[int]],
+    seed: int,
+) -> Iterator[Chunk]:
+    """Make the videos of groups, chunk by chunk.
+
+    Args:
+        backbone, preset: the policy.
+        config, settings: how; `settings` has the geometry, steps and guidance.
+        groups: of this process.
+        window: the trained steps and the noisy ones.
+        seed: of the run. The noise of a member is a function of it, the group's number and the member.
+    """
+    conditions = _encode(backbone, settings, groups)
+    for rows in plan_chunks(groups, config.members, config.batch):
+        seeds = tuple(_seed(seed, groups[index].number, member) for index, member in rows)
+        starts = [
+            _seed(seed, groups[index].number, 0 if config.same_noise else member) for index, member in rows
+        ]
+        conditioning = conditions.select([index for index, _ in rows])
+        shape = backbone.latent_shape(settings.geometry, conditioning.num_slots)
+        noise = draw_noise(starts, [shape] * len(rows)).to(backbone.device)
+        trained, noisy = window
+        stochastic = Stochastic(config.noise, config.level, noisy, trained, seeds)
+        solver = make_solver(preset.solver, settings.steps, preset.flow_shift)
+        trajectory = sample(
+            backbone, conditioning, noise, solver, settings.guidance_scale, stochastic=stochastic
+        )
+        frames = backbone.decode(trajectory.video_latents)
+        rollouts = tuple(
+            _rollout(groups[index], video) for (index, _), video in zip(rows, frames, strict=True)
+        )
+        yield Chunk(tuple(rows), conditioning, trajectory, rollouts)
+
+
+def _encode(backbone: Backbone, settings: GenerationConfig, groups: Sequence[Group]) -> Conditioning:
+    """The conditions of every group, each encoded once."""
+    negatives = None if settings.guidance_scale == 1 else [settings.negative_prompt] * len(groups)
+    references = [group.prompt.references for group in groups]
+    return backbone.encode(references, [group.prompt.text for group in groups], negatives, settings.geometry)
+
+
+def _seed(seed: int, group: int, member: int) -> int:
+    return video_seed(video_seed(seed, group + 1), member + 1)
+
+
+def _rollout(group: Group, frames: torch.Tensor) -> Rollout:
+    prompt = group.prompt
+    return Rollout(frames, prompt.references, prompt.text, group.number, prompt.places, prompt.scene)
