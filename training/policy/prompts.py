@@ -1,4 +1,4 @@
-"""What the policy is trained on: (references, prompt) by number, each a function of the seed and its number."""
+"""What the policy is trained on: (references, prompt) by number, a function of the seed and the number."""
 
 from __future__ import annotations
 

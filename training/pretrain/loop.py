@@ -114,14 +114,15 @@ def pick_device(device: str) -> torch.device:
 
 
 class Average:
-    """Exponential moving average of the parameters of `modules`, warmed up so that early steps do not linger.
+    """Moving average of what trains of `modules`, exponential, warmed up so that early steps do not linger.
 
     decay at step n is min(decay, (1 + n) / (10 + n)).
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
         self.decay = decay
-        self._live = {f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters()}
+        named = ((f"{m}.{n}", p) for m, module in modules.items() for n, p in module.named_parameters())
+        self._live = {name: p for name, p in named if p.requires_grad}
         self.weights = {name: p.detach().float().clone() for name, p in self._live.items()}
 
     @torch.no_grad()

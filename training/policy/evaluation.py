@@ -1,0 +1,145 @@
+"""Periodic evaluation during a run, and the alarm for a reward that is being gamed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.pipeline import IdentityPipeline
+
+from ..rewards.base import Rollout
+from ..rewards.scoring import Scorer
+from .processes import Processes
+from .prompts import Prompt, PromptConfig, make_prompts
+
+__all__ = ["Alarm", "Evaluated", "EvaluationConfig", "Evaluator"]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """count prompts, always the same, every `every` steps, made as a user would make them: by the preset's
+    solver, without noise, seeds 0, 1, ...
+    """
+
+    every: int = 10
+    count: int = 16
+    batch: int = 8
+    shown: int = 4
+    seed: int = 12345
+    prompts: PromptConfig = field(default_factory=lambda: PromptConfig(split="validation"))
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if min(self.every, self.count, self.batch) < 1 or self.shown < 0:
+            raise InputError(f"{self}: every, count and batch must be at least 1, shown at least 0")
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Stop when a reward rises while a guard falls: the reward is then being gamed.
+
+    reward, guard: names of terms. drop: fall of the guard below its first value, in its own units, that sets
+    the alarm off when the reward is above its first value. patience: evaluations in a row. Without names
+    there is no alarm.
+    """
+
+    reward: str = ""
+    guards: tuple[str, ...] = ()
+    drop: float = 0.1
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.drop <= 0 or self.patience < 1 or bool(self.reward) != bool(self.guards):
+            raise InputError(f"{self}: needs a reward and guards, or neither; drop > 0 and patience >= 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """Mean of each term over the prompts that could be scored, and the first videos [N, F, H, W, 3]."""
+
+    numbers: dict[str, float]
+    frames: Tensor
+
+
+class Evaluator:
+    """Makes the evaluation's videos and remembers what the alarm needs: `state`, plain values."""
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        alarm: Alarm,
+        pipe: IdentityPipeline,
+        scorer: Scorer,
+        processes: Processes,
+    ) -> None:
+        """See the classes of the arguments. Raises InputError for prompts that cannot be had."""
+        self._config, self._alarm = config, alarm
+        self._pipe, self._scorer, self._processes = pipe, scorer, processes
+        source = make_prompts(config.prompts, config.seed)
+        self._prompts = [source.prompt(number) for number in range(config.count)]
+        self.state: dict[str, Any] = {"first": None, "alarms": 0}
+
+    def evaluate(self) -> Evaluated:
+        """Make and score the videos, each process its share.
+
+        No generator but the videos' own is touched, so that a run does not depend on how often it looks.
+        """
+        config, numbers = self._config, self._processes.share(range(self._config.count))
+        handles, shown = [], []
+        for start in range(0, len(numbers), config.batch):
+            some = numbers[start : start + config.batch]
+            prompts = [self._prompts[number] for number in some]
+            videos = self._pipe(
+                [prompt.references for prompt in prompts],
+                [prompt.text for prompt in prompts],
+                seed=list(some),
+                batch_size=config.batch,
+            )
+            frames = [torch.from_numpy(video.frames) for video in videos]
+            shown += frames
+            handles.append(self._scorer.submit([_rollout(*each) for each in zip(prompts, frames, strict=True)]))
+        rows = [
+            {name: scores[k] for name, scores in terms.items()}
+            for terms in (handle.result() for handle in handles)
+            for k in range(len(next(iter(terms.values()))))
+        ]
+        return Evaluated(_means(self._processes.gather(rows)), torch.stack(shown[: config.shown or 1]))
+
+    def alarm(self, numbers: Mapping[str, float]) -> str | None:
+        """Why the run should stop, or None. Call it once for each evaluation."""
+        config, state = self._alarm, self.state
+        if not config.reward:
+            return None
+        if state["first"] is None:
+            state["first"] = dict(numbers)
+            return None
+        first = state["first"]
+        fallen = [name for name in config.guards if numbers[name] < first[name] - config.drop]
+        state["alarms"] = state["alarms"] + 1 if fallen and numbers[config.reward] > first[config.reward] else 0
+        if state["alarms"] < config.patience:
+            return None
+        return (
+            f"{config.reward} rose from {first[config.reward]:.3f} to {numbers[config.reward]:.3f} while "
+            + ", ".join(f"{name} fell from {first[name]:.3f} to {numbers[name]:.3f}" for name in fallen)
+        )
+
+
+def _rollout(prompt: Prompt, frames: Tensor) -> Rollout:
+    return Rollout(frames, prompt.references, prompt.text, -1, prompt.places, prompt.scene)
+
+
+def _means(rows: list[dict[str, float | None]]) -> dict[str, float]:
+    """The mean of each term over the rows that have it; terms that none has are left out."""
+    found: dict[str, float] = {}
+    for name in rows[0]:
+        known = [value for row in rows if (value := row[name]) is not None]
+        if known:
+            found[name] = math.fsum(known) / len(known)
+    return found

@@ -1,0 +1,99 @@
+"""The log of a run: `metrics.jsonl` for programs, TensorBoard for eyes, one line a step for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from igrpo_sdk.errors import DependencyError
+
+from ..rewards.scoring import Counts
+
+__all__ = ["PolicyLog"]
+
+
+class PolicyLog:
+    """Writes in the first process only. Use it as a context manager."""
+
+    def __init__(self, output: Path, writes: bool) -> None:
+        """Raises DependencyError without tensorboard."""
+        self._file = output / "metrics.jsonl"
+        self._scores: dict[str, float] = {}
+        self._board: Any = None
+        if writes:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise DependencyError(f"tensorboard is missing ({error}): pip install igrpo-sdk[train]") from None
+            output.mkdir(parents=True, exist_ok=True)
+            self._board = SummaryWriter(str(output / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> PolicyLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def scores(self, tables: Mapping[str, Tensor], advantages: Tensor) -> None:
+        """Note the scores [G, N] of each term and the advantages of a step, for `step`."""
+        for name, table in tables.items():
+            known = table[~table.isnan()]
+            self._scores[f"reward/{name}"] = float(known.mean()) if len(known) else math.nan
+            spread = [float(row[~row.isnan()].std(correction=0)) for row in table if (~row.isnan()).any()]
+            self._scores[f"group_std/{name}"] = math.fsum(spread) / len(spread) if spread else math.nan
+            self._scores[f"missing/{name}"] = float(table.isnan().double().mean())
+        self._scores["flat_groups"] = float((advantages == 0).all(1).double().mean())
+
+    def step(
+        self,
+        step: int,
+        elapsed: float,
+        sums: Sequence[Mapping[str, tuple[float, int]]],
+        counts: Mapping[str, Counts],
+    ) -> None:
+        """Write the numbers of a step: the scores noted, means of the sums of all processes, reward counts."""
+        means = {}
+        for name in sorted({name for one in sums for name in one}):
+            pairs = [one[name] for one in sums if name in one]
+            means[name] = math.fsum(total for total, _ in pairs) / sum(count for _, count in pairs)
+        told = {
+            f"rewards/{name}/{key}": value
+            for name, one in counts.items()
+            for key, value in asdict(one).items()
+            if value and key != "scored"
+        }
+        self.event("step", step, elapsed, self._scores | means | told)
+        self._scores = {}
+
+    def event(self, name: str, step: int, elapsed: float, values: Mapping[str, Any]) -> None:
+        """Write numbers or words under a name; what is not finite is left out."""
+        if self._board is None:
+            return
+        kept = {k: v for k, v in values.items() if not (isinstance(v, float) and not math.isfinite(v))}
+        row = {"event": name, "step": step, "elapsed": round(elapsed, 2), **kept}
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for key, value in kept.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{name}/{key}", value, step)
+        shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in kept.items())
+        print(f"[{name}] step {step} elapsed {elapsed:.1f}", *shown, flush=True)
+
+    def video(self, name: str, step: int, frames: Tensor, fps: float) -> None:
+        """Show videos uint8 [N, F, H, W, 3]: their first, middle and last frames, a row each."""
+        if self._board is None:
+            return
+        count = frames.shape[1]
+        picked = frames[:, [0, count // 2, count - 1]]
+        sheet = picked.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
+        self._board.add_image(name, sheet, step, dataformats="HWC")

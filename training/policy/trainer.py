@@ -1,0 +1,363 @@
+"""GRPO for a video model: the loop.
+
+Method: Identity-GRPO (arXiv 2510.14256) with the choices of docs/alignment.md. A step makes the videos of
+some groups, scores them, and updates the adapter by each video's advantage over its group.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from igrpo_sdk.adapters.info import AdapterInfo
+from igrpo_sdk.adapters.lora import LoraSettings, adapter_parameters, add_adapter, save_adapter
+from igrpo_sdk.errors import InputError, NumericsError
+from igrpo_sdk.pipeline import IdentityPipeline
+
+from .. import checkpoint
+from ..pretrain.loop import Average
+from ..rewards.composition import RewardsConfig, make_rewards
+from ..rewards.scoring import Pending, Scorer
+from .advantages import Combination, group_advantages, score_table
+from .evaluation import Alarm, EvaluationConfig, Evaluator
+from .log import PolicyLog
+from .processes import Processes
+from .prompts import PromptConfig, make_prompts
+from .rollout import Chunk, Group, RolloutConfig, make_chunks
+from .update import Learner, Objective, Sums
+from .windows import Window
+
+__all__ = ["AdvantageConfig", "PolicyRecipe", "UpdateConfig", "train_policy"]
+
+
+@dataclass(frozen=True)
+class AdvantageConfig:
+    """See `advantages.group_advantages`; std_floor in units of the scores."""
+
+    combination: Combination = "gdpo"
+    std_floor: float = 0.01
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.std_floor <= 0 or self.clip <= 0:
+            raise InputError(f"{self}: std_floor and clip must be positive")
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """Groups of a step, over all processes; optimiser updates their videos are split into; AdamW's settings.
+
+    average: decay of the averaged adapter, which is the one evaluated and kept.
+    """
+
+    groups: int = 16
+    updates: int = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    beta2: float = 0.999
+    clip_norm: float = 1.0
+    average: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.updates < 1 or self.groups < 1 or self.groups % self.updates:
+            raise InputError(f"update.groups={self.groups} must be a multiple of updates={self.updates}")
+        if not (self.learning_rate > 0 and self.clip_norm > 0 and 0 <= self.average < 1):
+            raise InputError(f"{self}: learning_rate and clip_norm must be positive, average in [0, 1)")
+
+
+@dataclass(frozen=True)
+class PolicyRecipe:
+    """One alignment run."""
+
+    rewards: RewardsConfig
+    steps: int
+    model: str = "tiny-vace"
+    hardware: str = ""
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen transformer; the adapter is float32."""
+    compile: bool = False
+    """Compile the transformer's blocks."""
+    checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    window: Window = field(default_factory=Window)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    objective: Objective = field(default_factory=Objective)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    alarm: Alarm = field(default_factory=Alarm)
+    checkpoint_every: int = 20
+    max_seconds: float | None = None
+    """Stop early, with everything saved, once the run has taken so long."""
+
+    def __post_init__(self) -> None:
+        """Check what the parts do not."""
+        if self.steps < 1 or self.checkpoint_every < 1:
+            raise InputError(f"steps={self.steps}, checkpoint_every={self.checkpoint_every}: at least 1")
+
+
+def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
+    """Align a model; writes the averaged adapter to `output/adapter`.
+
+    Checkpoints go to `output/checkpoints`, numbers to `output/metrics.jsonl` and TensorBoard's files to
+    `output/tensorboard`. `resume`: as `checkpoint.find`; the recipe must then be the one it was begun with.
+
+    Raises InputError for a recipe that does not fit the model or its data, NumericsError for a loss that is
+    not finite, RewardError when rewards fail again and again.
+    """
+    run = _Run(recipe, output, device)
+    run.restore(resume)
+    with run.scorer, run.log:
+        while not run.evaluate() and not run.finished:
+            trained = recipe.window.trained(recipe.seed, run.step, run.step / recipe.steps)
+            parts = [run.roll(groups, trained) for groups in run.draw_groups()]
+            advantages = run.advantages(parts)
+            for part in parts:
+                run.update(part, advantages, len(trained))
+            run.finish_step()
+        run.save()
+    return run.export()
+
+
+class _Run:
+    """The state of a run, and the stages of a step."""
+
+    def __init__(self, recipe: PolicyRecipe, output: Path, device: str) -> None:
+        self.recipe, self.output, self.step = recipe, output, 0
+        self._behind, self._start = 0.0, time.monotonic()
+        self.processes = Processes(device)
+        self.pipe = IdentityPipeline.from_pretrained(
+            recipe.model, adapter="none", device=self.processes.device, dtype=getattr(torch, recipe.dtype)
+        )
+        self.settings = self.pipe.preset.generation(
+            steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
+        )
+        recipe.window.check(self.settings.steps)
+        self.prompts = make_prompts(recipe.prompts, recipe.seed)
+        _check_enough(self.prompts.distinct, recipe.update.groups)
+        self._add_adapter()
+        self.scorer = Scorer(make_rewards(recipe.rewards), recipe.rewards.scoring)
+        self.weights = recipe.rewards.weights()
+        self.evaluator = Evaluator(recipe.evaluation, recipe.alarm, self.pipe, self.scorer, self.processes)
+        self.learner = Learner(
+            self.pipe.backbone, recipe.objective, self.settings.guidance_scale, recipe.update.updates == 1
+        )
+        self.log = PolicyLog(output, self.processes.first)
+        self.sums = Sums()
+
+    def _add_adapter(self) -> None:
+        recipe, transformer = self.recipe, self.pipe.backbone.transformer
+        self.parameters = add_adapter(transformer, recipe.lora, recipe.seed)
+        if recipe.checkpointing:
+            transformer.enable_gradient_checkpointing()
+        if recipe.compile:
+            transformer.compile_repeated_blocks(fullgraph=True)
+        self.average = Average({"transformer": transformer}, recipe.update.average)
+        update = recipe.update
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, update.learning_rate, (0.9, update.beta2), weight_decay=update.weight_decay
+        )
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the run, earlier parts included."""
+        return self._behind + time.monotonic() - self._start
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or the time is over."""
+        limit = self.recipe.max_seconds
+        return self.step >= self.recipe.steps or (limit is not None and self.elapsed >= limit)
+
+    def evaluate(self) -> bool:
+        """Evaluate the averaged adapter if it is time to; whether the alarm says to stop."""
+        if self.step % self.recipe.evaluation.every:
+            return False
+        with self.average.applied():
+            found = self.evaluator.evaluate()
+        self.log.event("evaluation", self.step, self.elapsed, found.numbers)
+        self.log.video("evaluation", self.step, found.frames, self.pipe.preset.geometry.fps)
+        reason = self.evaluator.alarm(found.numbers)
+        if reason is not None:
+            self.log.event("alarm", self.step, self.elapsed, {"reason": reason})
+        return reason is not None
+
+    def draw_groups(self) -> list[list[Group]]:
+        """This process's groups of the step, a list for each update."""
+        update = self.recipe.update
+        numbers = range(self.step * update.groups, (self.step + 1) * update.groups)
+        size = update.groups // update.updates
+        parts = [numbers[start : start + size] for start in range(0, update.groups, size)]
+        mine = [self.processes.share(part) for part in parts]
+        return [[Group(number, self.prompts.prompt(number)) for number in part] for part in mine]
+
+    def roll(self, groups: list[Group], trained: frozenset[int]) -> list[tuple[Chunk, Pending]]:
+        """Make the videos of groups; each chunk is scored while the next is made."""
+        recipe = self.recipe
+        window = (trained, recipe.window.noisy(trained, self.settings.steps))
+        chunks = make_chunks(
+            self.pipe.backbone, self.pipe.preset, recipe.rollout, self.settings, groups, window, recipe.seed
+        )
+        return [(chunk, self.scorer.submit(chunk.rollouts)) for chunk in chunks]
+
+    def advantages(self, parts: list[list[tuple[Chunk, Pending]]]) -> dict[tuple[int, int], float]:
+        """The advantage of every video, by (group, member), from the scores of all processes."""
+        mine = [
+            (chunk.rollouts[k].group, member, {name: scores[k] for name, scores in terms.items()})
+            for part in parts
+            for chunk, handle in part
+            for terms in [handle.result()]
+            for k, (_, member) in enumerate(chunk.rows)
+        ]
+        everyone = sorted(self.processes.gather(mine), key=lambda row: row[:2])
+        members = self.recipe.rollout.members
+        tables = {
+            name: score_table([terms[name] for _, _, terms in everyone], members) for name in self.weights
+        }
+        config = self.recipe.advantage
+        made = group_advantages(tables, self.weights, config.combination, config.std_floor, config.clip)
+        self.log.scores(tables, made)
+        return {row[:2]: value for row, value in zip(everyone, made.flatten().tolist(), strict=True)}
+
+    def update(
+        self, part: list[tuple[Chunk, Pending]], advantages: dict[tuple[int, int], float], steps: int
+    ) -> None:
+        """One optimiser update from the videos of all processes."""
+        recipe = self.recipe
+        groups = recipe.update.groups // recipe.update.updates
+        self.optimizer.zero_grad()
+        for chunk, _ in part:
+            keys = [
+                (rollout.group, member)
+                for rollout, (_, member) in zip(chunk.rollouts, chunk.rows, strict=True)
+            ]
+            values = torch.tensor([advantages[key] for key in keys], dtype=torch.float64)
+            if recipe.objective.method == "grpo":
+                self.learner.grpo(chunk, values, groups * recipe.rollout.members * steps, self.sums)
+            else:
+                best = [row for row, key in enumerate(keys) if key == best_member(advantages, key[0])]
+                self.learner.best_of_n(chunk, best, recipe.seed + self.step, groups, self.sums)
+        self.processes.sum_gradients(self.parameters)
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.update.clip_norm)
+        if not torch.isfinite(norm):
+            raise NumericsError(
+                f"step {self.step}: the gradient's norm is {float(norm)}; resume from the last checkpoint "
+                "with a lower update.learning_rate"
+            )
+        self.sums.add(gradient_norm=norm)
+        self.optimizer.step()
+        self.average.update(self.step)
+
+    def finish_step(self) -> None:
+        """Count the step, write its numbers, and a checkpoint if it is time to."""
+        self.step += 1
+        pairs = self.processes.gather([self.sums.as_pairs()])
+        self.sums = Sums()
+        self.log.step(self.step, self.elapsed, pairs, self.scorer.counts)
+        if self.step % self.recipe.checkpoint_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write everything the run needs to go on."""
+        states = self.processes.gather([checkpoint.random_states()])
+        if self.processes.first:
+            named = adapter_parameters(self.pipe.backbone.transformer)
+            parts = {
+                "adapter": {name: parameter.detach() for name, parameter in named.items()},
+                "average": self.average.weights,
+                "optimizer": self.optimizer.state_dict(),
+                "random": states,
+                "state": {
+                    "elapsed": self.elapsed,
+                    "recipe": _plain(self.recipe),
+                    "evaluator": self.evaluator.state,
+                },
+            }
+            checkpoint.save(self.output / "checkpoints", self.step, parts)
+        self.processes.wait()
+
+    def restore(self, resume: str | None) -> None:
+        """Set everything from the checkpoint that `resume` names, if there is one."""
+        found = checkpoint.find(self.output / "checkpoints", resume)
+        if found is None:
+            return
+        state = found.parts["state"]
+        check_same_recipe(state["recipe"], _plain(self.recipe))
+        named = adapter_parameters(self.pipe.backbone.transformer)
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter.copy_(found.parts["adapter"][name])
+        self.average.load(found.parts["average"])
+        self.optimizer.load_state_dict(found.parts["optimizer"])
+        self.evaluator.state = state["evaluator"]
+        self.step, self._behind = found.step, state["elapsed"]
+        states = found.parts["random"]
+        if len(states) == self.processes.count:
+            checkpoint.restore_random_states(states[self.processes.rank])
+
+    def export(self) -> Path:
+        """Write the averaged adapter."""
+        target = self.output / "adapter"
+        if self.processes.first:
+            with self.average.applied():
+                transformer = self.pipe.backbone.transformer
+                info = AdapterInfo.of(self.pipe.preset, self.pipe.backbone, reward=", ".join(self.weights))
+                save_adapter(target, transformer, info, overwrite=True)
+        self.processes.wait()
+        return target
+
+
+def best_member(advantages: Mapping[tuple[int, int], float], group: int) -> tuple[int, int]:
+    """The (group, member) with the highest advantage; of equals the first."""
+    return max((key for key in advantages if key[0] == group), key=lambda key: (advantages[key], -key[1]))
+
+
+def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise InputError with the differences unless a run goes on with the recipe it was begun with.
+
+    How long it runs, how often it writes, and what it is called may change.
+    """
+    before, now = _flat(old), _flat(new)
+    free = ("steps", "max_seconds", "checkpoint_every", "hardware")
+    changed = [
+        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
+        for name in sorted({*before, *now} - {*free})
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise InputError(
+            f"the recipe differs from the one this run was begun with ({'; '.join(changed)}): go on with that "
+            "one, or start in another output folder"
+        )
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _plain(recipe: PolicyRecipe) -> dict[str, Any]:
+    """The recipe as JSON has it: lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return plain
+
+
+def _check_enough(distinct: int | None, groups: int) -> None:
+    if distinct is not None and distinct < groups:
+        raise InputError(
+            f"prompts: {distinct} rows for {groups} groups a step; give more rows, or fewer update.groups"
+        )
