@@ -82,6 +82,7 @@ class FaceAnalyzer:
         device: Literal["cpu", "cuda"] = "cpu",
         least_score: float = 0.5,
         download: bool = False,
+        threads: int = 0,
     ) -> FaceAnalyzer:
         """Load a pack.
 
@@ -91,14 +92,18 @@ class FaceAnalyzer:
             device: where the networks run; "cuda" needs onnxruntime-gpu.
             least_score: confidence below which a find is no face, in (0, 1).
             download: fetch one of insightface's packs from GitHub if it is not there.
+            threads: that each network computes with on the CPU; 0 takes one for each core.
 
-        Raises InputError for an unknown pack or a score out of range, DependencyError without insightface,
-        ResourceError for a device that onnxruntime cannot use, HubError when a pack cannot be downloaded, and
-        WeightsError when it is not there, damaged, or lacks a detector with five points or a recogniser.
+        Raises InputError for an unknown pack, a score or a number of threads out of range, DependencyError
+        without insightface, ResourceError for a device that onnxruntime cannot use, HubError when a pack
+        cannot be downloaded, and WeightsError when it is not there, damaged, or lacks a detector with five
+        points or a recogniser.
         """
         if not 0 < least_score < 1:
             raise InputError(f"least_score={least_score} must be in (0, 1)")
-        return cls(open_pack(pack, device, least_score, download), least_score)
+        if threads < 0:
+            raise InputError(f"threads={threads} must be at least 1, or 0 for one a core")
+        return cls(open_pack(pack, device, least_score, download, threads), least_score)
 
     def analyze(self, frames: Frames) -> list[list[Face]]:
         """The faces of each frame uint8 (T, H, W, 3), RGB, from left to right.

@@ -22,7 +22,7 @@ from .matching import NOBODY, Ints, assign, find_switches, track
 from .places import follow_places
 from .report import IdentityReport, PersonReport
 
-__all__ = ["MIN_FACE", "Person", "find_people", "measure"]
+__all__ = ["MIN_FACE", "Person", "find_people", "frame_motion", "measure"]
 
 MIN_FACE = 64
 """Longer side of a reference's face, pixels, below which a report warns."""
@@ -116,9 +116,15 @@ def measure(
         tuple(found),
         heads,
         tuple(switches),
-        _motion(frames),
+        frame_motion(frames),
         tuple(told),
     )
+
+
+def frame_motion(frames: Frames) -> tuple[float, ...]:
+    """Mean absolute difference of each frame, uint8 (T, H, W, 3), to the one before: T - 1 of [0, 1]."""
+    pairs = zip(frames[1:], frames[:-1], strict=True)
+    return _curve([np.abs(after.astype(np.int16) - before).mean() / 255 for after, before in pairs])
 
 
 class _Scene:
@@ -241,12 +247,6 @@ def _warnings(
     if not any(heads):
         return [*told, f"no face is seen in any of the {len(heads)} frames"]
     return told + [f"{person.name} is seen in no frame" for person in found if not person.coverage]
-
-
-def _motion(frames: Frames) -> tuple[float, ...]:
-    """Mean absolute difference of each frame to the one before, in [0, 1]."""
-    pairs = zip(frames[1:], frames[:-1], strict=True)
-    return _curve([np.abs(after.astype(np.int16) - before).mean() / 255 for after, before in pairs])
 
 
 def _id_conf(similarity: Floats) -> float:

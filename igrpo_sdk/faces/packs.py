@@ -66,14 +66,14 @@ class Pack:
     mark: str
 
 
-def open_pack(pack: str | Path, device: str, least_score: float, download: bool) -> Pack:
+def open_pack(pack: str | Path, device: str, least_score: float, download: bool, threads: int = 0) -> Pack:
     """Open a pack with insightface; arguments and errors are those of `FaceAnalyzer.load`."""
     folder = _locate(pack)
     _require_provider(device)
     if not folder.is_dir():
         _fetch(str(pack), folder, download)
     settings = read_settings(folder)
-    models = _open(folder, device, settings.input_size, least_score)
+    models = _open(folder, device, settings.input_size, least_score, threads)
     detector: Any = models.get("detection")
     recogniser: Any = models.get("recognition")
     if recogniser is None:
@@ -194,7 +194,7 @@ def _insightface(module: str) -> Any:
 
 
 def _open(
-    folder: Path, device: str, input_size: tuple[int, int] | None, least_score: float
+    folder: Path, device: str, input_size: tuple[int, int] | None, least_score: float, threads: int
 ) -> dict[str, Any]:
     """insightface's models of a folder, by task, ready to run."""
     analysis = _insightface("app").FaceAnalysis
@@ -204,6 +204,7 @@ def _open(
     # took 2.7 times as long.
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = threads
     try:
         app = analysis(
             str(folder),

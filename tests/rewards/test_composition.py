@@ -1,0 +1,116 @@
+"""Rewards from a recipe: what can be named, what it becomes, and that the judge is not among it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.recipe import build
+from igrpo_sdk.training.rewards.base import Rollout
+from igrpo_sdk.training.rewards.composition import RewardsConfig, make_rewards, score_terms
+from igrpo_sdk.training.rewards.faces import FaceWeights
+from igrpo_sdk.training.rewards.measuring import Measurer
+
+RECIPE: dict[str, Any] = {
+    "faces": {"weight": 2, "options": {"worst": 1.0}},
+    "motion": {"floor": 0.001, "weight": 0.5},
+    "prompt": {"weight": 0},
+    "copy_paste": {},
+    "remote": [{"url": "http://localhost:1", "term": "faces", "name": "far"}],
+    "measuring": {"every": 2},
+    "scoring": {"timeout": "1e2"},
+}
+
+
+def test_a_recipe_becomes_rewards(measurer: Measurer) -> None:
+    config = build(RewardsConfig, RECIPE, "rewards")
+    assert config.weights() == {"faces": 2.0, "motion": 0.5, "prompt": 0.0, "copy_paste": 1.0, "far": 1.0}
+    assert config.faces is not None and config.faces.options == FaceWeights(worst=1.0)
+    assert config.scoring.timeout == 100.0
+    rewards = make_rewards(config, measurer)
+    assert [reward.name for reward in rewards] == list(config.weights())
+
+
+def test_terms_are_scored_apart(right: Rollout, swapped: Rollout) -> None:
+    config = build(RewardsConfig, {"faces": {}, "motion": {"floor": 0.001}, "measuring": {"every": 2}})
+    scores = score_terms(make_rewards(config), [right, swapped])
+    assert list(scores) == ["faces", "motion"]
+    assert scores["motion"] == [0.0, 0.0]
+    faces = scores["faces"]
+    assert faces[0] is not None and faces[1] is not None and faces[0] > faces[1]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({}, "no term with a weight above 0: give one of faces, motion, prompt, copy_paste, remote"),
+        ({"faces": {"weight": 0}}, "no term with a weight above 0"),
+        ({"judge": {}}, "rewards.judge is unknown: rewards has .*faces.*prompt"),
+        ({"faces": {"weights": 1}}, "rewards.faces.weights is unknown: rewards.faces has options, weight"),
+        ({"faces": {"weight": -1}}, "weight=-1.0 must be"),
+        ({"faces": {"weight": ".nan"}}, "weight"),
+        ({"motion": {}}, "rewards.motion is incomplete: .*floor"),
+        ({"faces": {}, "remote": [{"url": "http://a", "term": "faces"}]}, "two of one name"),
+        ({"faces": {}, "measuring": {"device": "tpu"}}, "must be one of 'cpu', 'cuda'"),
+    ],
+)
+def test_bad_recipes_are_refused(recipe: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(RewardsConfig, recipe, "rewards")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"motion": {"floor": 0}}, "floor"),
+        ({"copy_paste": {"ceiling": 1}}, "ceiling"),
+        ({"remote": [{"url": "localhost:80", "term": "faces"}]}, "url"),
+        ({"remote": [{"url": "http://a", "term": "faces", "timeout": 0}]}, "timeout"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_scored(
+    recipe: dict[str, Any], message: str, measurer: Measurer
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make_rewards(build(RewardsConfig, recipe, "rewards"), measurer)
+
+
+# ---- the judge
+
+
+def siblings(path: Path, root: Path) -> Iterator[Path]:
+    """The files of the training package that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+        for name in ("", *(alias.name for alias in node.names)):
+            file = (folder / name).with_suffix(".py") if name else folder.with_suffix(".py")
+            if file.is_file() and file.is_relative_to(root):
+                yield file
+
+
+def reached(start: Path, root: Path) -> set[Path]:
+    """All files of the training package that importing one may load."""
+    found, todo = set(), [start]
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            todo += siblings(path, root)
+    return found
+
+
+def test_no_reward_and_no_policy_can_reach_the_judge(root: Path) -> None:
+    training = root / "training"
+    judge = training / "evaluation" / "judge.py"
+    assert judge in reached(training / "evaluation" / "measures.py", training)  # the check can fail
+    for folder in ("rewards", "policy"):
+        for path in (training / folder).rglob("*.py"):
+            assert judge not in reached(path, training), f"{path.name} reaches the judge"
+            assert "evaluation.judge" not in path.read_text("utf-8")

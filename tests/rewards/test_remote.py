@@ -1,0 +1,284 @@
+"""Scoring on another machine: the same scores, and typed errors for all that can go wrong in between."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rolled import Say
+
+from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.training.rewards.base import Reward, Rollout
+from igrpo_sdk.training.rewards.faces import FaceReward
+from igrpo_sdk.training.rewards.guards import PromptGuard
+from igrpo_sdk.training.rewards.measuring import Measurer
+from igrpo_sdk.training.rewards.remote import TOKEN, RemoteReward
+from igrpo_sdk.training.rewards.scoring import RewardError
+from igrpo_sdk.training.rewards.server import RewardServer, read_config, serve_rewards
+from igrpo_sdk.training.rewards.wire import decode_rollouts, encode_rollouts
+from igrpo_sdk.training.world.renderer import render_scenes
+
+Grey = Callable[[int], list[Rollout]]
+
+
+@contextmanager
+def serving(*rewards: Reward, **options: Any) -> Iterator[RewardServer]:
+    """A server in a thread."""
+    with RewardServer(rewards, **options) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def groups(rollouts: list[Rollout]) -> list[float]:
+    return [float(rollout.group) for rollout in rollouts]
+
+
+def same(a: Rollout, b: Rollout) -> bool:
+    pixels = a.frames.dtype == b.frames.dtype and torch.equal(a.frames, b.frames)
+    people = [r.hash for r in a.references] == [r.hash for r in b.references]
+    rest = [(r.prompt, r.group, r.places, r.scene) for r in (a, b)]
+    return pixels and people and rest[0] == rest[1]
+
+
+def test_rollouts_survive_the_wire(right: Rollout, swapped: Rollout, grey: Grey) -> None:
+    odd = replace(grey(1)[0], prompt="zwei 人物 \U0001f600", group=7, frames=grey(1)[0].frames[:, ::2])
+    sent = [right, odd, swapped]
+    body = b"".join(encode_rollouts("faces", sent))
+    assert len(body) < sum(r.frames.numel() for r in sent) + 3 * 144 * 144 * 3  # each picture once
+    term, read = decode_rollouts(body)
+    assert term == "faces" and all(same(a, b) for a, b in zip(sent, read, strict=True))
+
+
+def test_remote_scores_are_the_local_ones(measurer: Measurer, right: Rollout, swapped: Rollout) -> None:
+    assert right.scene is not None
+    full = replace(right, frames=render_scenes([right.scene]).frames[0])
+    rewards: list[Reward] = [FaceReward(measurer), PromptGuard()]
+    rollouts = [right, swapped, replace(right, places=None, scene=None), full]
+    with serving(*rewards) as server:
+        for reward in rewards:
+            far = RemoteReward(server.url, reward.name)
+            assert far.name == reward.name
+            assert far.score(rollouts) == reward.score(rollouts)
+        assert RemoteReward(server.url, "faces").score([]) == []
+
+
+def test_large_batches_go_in_parts(grey: Grey) -> None:
+    reward = Say(groups)
+    rollouts = [replace(rollout, group=i) for i, rollout in enumerate(grey(7))]
+    limit = sum(map(len, encode_rollouts("say", rollouts))) // 2
+    with serving(reward, max_body=limit) as server:
+        assert RemoteReward(server.url, "say", max_body=limit).score(rollouts) == groups(rollouts)
+        assert reward.calls == 3  # of 3, 2 and 2
+        with pytest.raises(InputError, match="one rollout makes"):
+            RemoteReward(server.url, "say", max_body=1000).score(rollouts)
+        with pytest.raises(RewardError, match="413 .*send fewer rollouts"):
+            RemoteReward(server.url, "say").score(rollouts)
+
+
+def test_nan_becomes_none_on_the_way(grey: Grey) -> None:
+    with serving(Say(lambda _: [float("nan"), 1.0, None])) as server:
+        assert RemoteReward(server.url, "say").score(grey(3)) == [None, 1.0, None]
+
+
+def test_what_the_server_says_is_wrong_is_an_error_at_once(grey: Grey) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("no weights")
+
+    with serving(Say(fail)) as server:
+        with pytest.raises(RewardError, match="500 ValueError: no weights"):
+            RemoteReward(server.url, "say", pause=9).score(grey(1))
+        with pytest.raises(RewardError, match="404 term 'judge' is unknown: there is say"):
+            RemoteReward(server.url, "judge", pause=9).score(grey(1))
+
+
+def test_a_token_keeps_others_out(grey: Grey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN, raising=False)
+    with serving(Say(groups), token="secret") as server:
+        reward = RemoteReward(server.url, "say", pause=9)
+        with pytest.raises(RewardError, match=f"401 the token is wrong: set {TOKEN}"):
+            reward.score(grey(300))  # more than fits the socket's buffer: the answer is read all the same
+        monkeypatch.setenv(TOKEN, "secret")
+        assert reward.score(grey(1)) == [0.0]
+
+
+def test_a_server_that_is_away_silent_or_no_reward_server(grey: Grey) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        start = time.monotonic()
+        with pytest.raises(RewardError, match=r"in 2 tries .*(timed out|TimeoutError).*serve-rewards"):
+            RemoteReward(f"http://127.0.0.1:{port}", "say", timeout=0.1, retries=1, pause=0.1).score(grey(1))
+        assert 0.3 <= time.monotonic() - start < 5
+    with pytest.raises(RewardError, match="in 1 tries .*refused"):
+        RemoteReward(f"http://127.0.0.1:{port}", "say", retries=0).score(grey(1))
+
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.handle_request).start()
+        with pytest.raises(RewardError, match="is this a reward server"):
+            RemoteReward(f"http://127.0.0.1:{other.server_port}", "say").score(grey(1))
+
+
+def test_a_busy_server_is_asked_again(grey: Grey) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def answer(rollouts: list[Rollout]) -> list[float]:
+        inside.set()
+        go.wait(5)
+        return groups(rollouts)
+
+    with serving(Say(answer), waiting=1) as server:
+        first = threading.Thread(target=RemoteReward(server.url, "say").score, args=(grey(1),))
+        first.start()
+        assert inside.wait(5)
+        with pytest.raises(RewardError, match="in 1 tries .503 busy"):
+            RemoteReward(server.url, "say", retries=0).score(grey(1))
+        threading.Timer(0.2, go.set).start()
+        assert RemoteReward(server.url, "say", pause=0.15).score(grey(1)) == [0.0]
+        first.join()
+
+
+# ---- bad requests
+
+
+def changed(rollout: Rollout, **fields: Any) -> bytes:
+    """A request whose first rollout has other fields; `references` and such of the header with a prefix."""
+    parts = encode_rollouts("say", [rollout])
+    header = json.loads(bytes(parts[1]))
+    for name, value in fields.items():
+        if name.startswith("header_"):
+            header[name.removeprefix("header_")] = value
+        else:
+            header["rollouts"][0][name] = value
+    text = json.dumps(header).encode()
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts[2:]])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"header_version": 2}, "version 2, not 1"),
+        ({"header_references": [[32, 32]]}, "must have 3 axes"),
+        ({"header_references": [[31, 32, 3]]}, "whose header describes"),
+        ({"header_rollouts": 5}, "not a request for scores"),
+        ({"frames": [4, 16, 16, 3, 1]}, "must have 4 axes"),
+        ({"frames": [10**9, 10**9, 16, 3]}, "whose header describes"),
+        ({"frames": [-4, -16, 16, 3]}, "no whole number from 0 on"),
+        ({"frames": [True, 16, 16, 3]}, "no whole number"),
+        ({"references": []}, "needs references"),
+        ({"references": [1]}, "IndexError"),
+        ({"references": [-1]}, "no whole number"),
+        ({"prompt": 5}, "needs references, a prompt"),
+        ({"group": 1.5}, "a group that is a number"),
+        ({"places": ["up"]}, "must be distinct members"),
+        ({"places": ["left", "right"]}, "one a reference"),
+        ({"places": [[]]}, "not a request for scores"),
+        ({"scene": {}}, "scene is incomplete"),
+        ({"scene": {"seed": 1, "sky": "blue"}}, "scene.sky is unknown"),
+        ({"scene": []}, "not a request for scores|incomplete"),
+        ({"more": 1}, "a rollout has frames, group"),
+    ],
+)
+def test_bad_requests_are_refused(grey: Grey, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        decode_rollouts(changed(grey(1)[0], **fields))
+
+
+def test_scenes_are_checked(right: Rollout) -> None:
+    scene = json.loads(bytes(encode_rollouts("say", [right])[1]))["rollouts"][0]["scene"]
+    for wrong, message in (
+        ({"background": "sky"}, "background 'sky' is unknown"),
+        ({"seed": "1"}, "scene.seed='1' must be of type int"),
+        ({"actors": scene["actors"][:1]}, "actors stand on"),
+        ({"actors": [scene["actors"][0] | {"place": "middle"}]}, "1 actors for 2 references"),
+    ):
+        with pytest.raises(InputError, match=message):
+            decode_rollouts(changed(right, scene=scene | wrong))
+
+
+@pytest.mark.parametrize("body", [b"", b"\0" * 8, b"\xff" * 64, (4).to_bytes(8, "little") + b"nope"])
+def test_bytes_that_are_no_request(body: bytes) -> None:
+    with pytest.raises(InputError, match="request"):
+        decode_rollouts(body)
+
+
+def ask(server: RewardServer, method: str, path: str, **headers: str) -> tuple[int, Any]:
+    """A bare request of one byte."""
+    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=5)  # type: ignore[misc]
+    connection.putrequest(method, path)
+    for name, value in headers.items():
+        connection.putheader(name.replace("_", "-"), value)
+    connection.endheaders(b"x" if "Content_Length" in headers else None)
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    connection.close()
+    return answer.status, content
+
+
+def test_the_server_limits_what_it_reads() -> None:
+    with serving(Say(groups), max_body=100) as server:
+        assert ask(server, "GET", "/") == (200, {"terms": ["say"]})
+        assert ask(server, "POST", "/else", Content_Length="1")[0] == 404
+        assert ask(server, "POST", "/score")[0] == 411
+        assert ask(server, "POST", "/score", Content_Length="-5")[0] == 411
+        status, content = ask(server, "POST", "/score", Content_Length="1")
+        assert status == 400 and "a request of 1 bytes" in content["error"]
+        with pytest.raises(ResourceError, match="choose another"):
+            RewardServer([Say(groups)], port=server.server_address[1])
+
+
+# ---- the command
+
+
+def test_a_recipe_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: Rollout) -> None:
+    """The whole way: recipe, server, client."""
+    monkeypatch.delenv(TOKEN, raising=False)
+    recipe = tmp_path / "rewards.yaml"
+    recipe.write_text("kind: rewards\nrewards:\n  motion: {floor: 0.001}\n", "utf-8")
+    started: list[RewardServer] = []
+
+    def serve(server: RewardServer) -> None:
+        started.append(server)
+        threading.Timer(0.3, server.shutdown).start()
+        threading.Thread(
+            target=lambda: scores.append(RemoteReward(server.url, "motion").score([right]))
+        ).start()
+        serve_forever(server, 0.01)
+
+    scores: list[Any] = []
+    serve_forever = RewardServer.serve_forever
+    monkeypatch.setattr(RewardServer, "serve_forever", serve)
+    serve_rewards(str(recipe), port=0)
+    assert scores == [[0.0]] and started[0].url.startswith("http://127.0.0.1:")
+    with pytest.warns(UserWarning, match=f"everybody who can reach 0.0.0.0 .*{TOKEN}"):
+        serve_rewards(str(recipe), host="0.0.0.0", port=0)
+    recipe.write_text("kind: rewards\nrewards: {remote: [{url: 'http://a', term: faces}]}\n", "utf-8")
+    with pytest.raises(InputError, match="take them out"):
+        serve_rewards(str(recipe))
+    recipe.write_text("kind: rewards\n", "utf-8")
+    with pytest.raises(InputError, match="no group 'rewards'"):
+        read_config(str(recipe))

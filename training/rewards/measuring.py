@@ -1,0 +1,162 @@
+"""Identity reports of rollouts, each made once and shared by the rewards that read them.
+
+The references of a training set come back again and again: each is embedded once. Videos may be measured in
+processes of their own, so that the thread that launches the GPU's kernels keeps the interpreter to itself;
+for that, nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igrpo_sdk.errors import FaceError, InputError, ResourceError
+from igrpo_sdk.faces.analyzer import Analyzer, FaceAnalyzer
+from igrpo_sdk.faces.measuring import Person, find_people, measure
+from igrpo_sdk.faces.report import IdentityReport
+from igrpo_sdk.references import Reference
+
+if TYPE_CHECKING:
+    from .base import Rollout
+
+__all__ = ["Measurer", "MeasuringConfig"]
+
+_KEPT_PEOPLE = 512  # references whose faces are remembered
+
+
+@dataclass(frozen=True)
+class MeasuringConfig:
+    """How videos are measured.
+
+    pack, device: see `FaceAnalyzer.load`. every: each n-th frame is looked at, from the first. workers:
+    processes that measure, with one network thread each; 0 measures in the calling thread.
+    """
+
+    pack: str = "tiny"
+    device: Literal["cpu", "cuda"] = "cpu"
+    every: int = 1
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none."""
+        if self.every < 1 or self.workers < 0:
+            raise InputError(
+                f"every={self.every}, workers={self.workers}: every must be at least 1, workers at least 0"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Clip:
+    """What is measured: frames uint8 (T, H, W, 3), the people to look for and their places, if any."""
+
+    frames: NDArray[np.uint8]
+    people: list[Person]
+    places: tuple[str, ...] | None
+
+
+class Measurer:
+    """Makes the identity reports of rollouts, each once for as long as the rollout lives.
+
+    analyzer: what finds and describes faces. problems: for references that do not show exactly one face, by
+    `Reference.hash`, what is wrong; their rollouts have no report. May be used by several threads.
+    """
+
+    def __init__(self, analyzer: Analyzer, config: MeasuringConfig = MeasuringConfig()) -> None:
+        """`config`: its pack and device are those of worker processes only; see `load`."""
+        self.analyzer, self.config = analyzer, config
+        self.problems: dict[str, str] = {}
+        self._people: dict[str, Person] = {}
+        self._reports: WeakKeyDictionary[Rollout, IdentityReport | None] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._pool: ProcessPoolExecutor | None = None
+
+    @classmethod
+    def load(cls, config: MeasuringConfig = MeasuringConfig()) -> Measurer:
+        """With the analyzer that the config names; raises what `FaceAnalyzer.load` does."""
+        return cls(FaceAnalyzer.load(config.pack, config.device), config)
+
+    def reports(self, rollouts: Sequence[Rollout]) -> list[IdentityReport | None]:
+        """The report of each rollout, over each n-th of its frames; None where a reference does not show
+        exactly one face, which a warning says once for each reference.
+
+        Raises InputError for frames that are none, ResourceError when a worker process dies.
+        """
+        with self._lock:
+            new = [rollout for rollout in dict.fromkeys(rollouts) if rollout not in self._reports]
+            clips = {rollout: clip for rollout in new if (clip := self._clip(rollout)) is not None}
+            made = dict(zip(clips, self._measure(list(clips.values())), strict=True))
+            self._reports.update({rollout: made.get(rollout) for rollout in new})
+            return [self._reports[rollout] for rollout in rollouts]
+
+    def close(self) -> None:
+        """End the worker processes; they start again when they are needed."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _clip(self, rollout: Rollout) -> _Clip | None:
+        """What is measured of a rollout; None if somebody to look for cannot be described."""
+        people = [person for person in map(self._person, rollout.references) if person is not None]
+        if len(people) < len(rollout.references):
+            return None
+        return _Clip(rollout.frames[:: self.config.every].numpy(), people, rollout.places)
+
+    def _person(self, reference: Reference) -> Person | None:
+        """The face of a reference, found once; None if there is not exactly one."""
+        if reference.hash in self.problems:
+            return None
+        if reference.hash not in self._people:
+            try:
+                found = find_people([reference], self.analyzer)[0]
+            except FaceError as error:
+                reason = str(error).removeprefix("references[0]: ")
+                self.problems[reference.hash] = reason
+                name = reference.source or f"reference {reference.hash[:12]}"
+                warnings.warn(f"{name}: {reason}; videos with it are not scored", stacklevel=2)
+                return None
+            if len(self._people) >= _KEPT_PEOPLE:
+                del self._people[next(iter(self._people))]
+            self._people[reference.hash] = found
+        return self._people[reference.hash]
+
+    def _measure(self, clips: list[_Clip]) -> list[IdentityReport]:
+        """The reports of clips, in this thread or spread over the processes."""
+        if not self.config.workers:
+            return [_report(clip, self.analyzer) for clip in clips]
+        if self._pool is None:
+            settings = (self.config.pack, self.config.device)
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.config.workers, spawn, _load_worker, settings)
+        try:
+            return list(self._pool.map(_report_in_worker, clips))
+        except BrokenProcessPool as error:
+            self.close()
+            raise ResourceError(
+                f"a process that measures videos has died ({error}): is the memory enough for "
+                f"{self.config.workers} workers?"
+            ) from error
+
+
+def _report(clip: _Clip, analyzer: Analyzer) -> IdentityReport:
+    return measure(clip.frames, clip.people, analyzer, places=clip.places)
+
+
+_analyzers: list[FaceAnalyzer] = []  # of a worker process: one
+
+
+def _load_worker(pack: str, device: Literal["cpu", "cuda"]) -> None:
+    _analyzers.append(FaceAnalyzer.load(pack, device, threads=1))
+
+
+def _report_in_worker(clip: _Clip) -> IdentityReport:
+    return _report(clip, _analyzers[0])

@@ -1,0 +1,273 @@
+"""Scoring beside the next rollout: one thread a reward, and nothing that a reward does ends the training.
+
+A reward that raises, hangs, dies or returns no numbers costs its scores (None) and a warning that says why;
+one that fails batch after batch is a `RewardError`. Threads are enough: onnxruntime, numpy, torch and the
+network release the interpreter while they work, and `MeasuringConfig.workers` takes measuring out of it.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+import torch
+
+from igrpo_sdk.errors import IgrpoError, InputError
+
+from .base import Reward, Rollout, Scores
+
+__all__ = ["Counts", "Pending", "RewardError", "Scorer", "ScoringConfig", "checked_score", "finite"]
+
+_POLL = 0.25  # seconds between two looks at a thread
+
+
+class RewardError(IgrpoError, RuntimeError):
+    """A reward does not work: it failed several times in a row, or breaks its protocol."""
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """timeout: seconds a reward has for a batch, from when it begins. queue: batches that may wait for each
+    reward; `submit` waits when there are more. patience: failed batches in a row that end the training.
+    """
+
+    timeout: float = 600.0
+    queue: int = 2
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none."""
+        if not 0 < self.timeout < math.inf or self.queue < 1 or self.patience < 1:
+            raise InputError(f"{self}: timeout must be positive and finite, queue and patience at least 1")
+
+
+@dataclass
+class Counts:
+    """What became of the rollouts of one reward so far, and of its batches.
+
+    scored, unscored: rollouts with a score and without. invalid: of those without, the ones whose score was
+    NaN or infinite. failed: batches in which the reward raised, was late or died, or could score nobody;
+    late: those that ran into the timeout. seconds: that it worked, without the batches that were late.
+    """
+
+    scored: int = 0
+    unscored: int = 0
+    invalid: int = 0
+    failed: int = 0
+    late: int = 0
+    seconds: float = 0.0
+
+
+def finite(scores: Sequence[float | None]) -> tuple[Scores, int]:
+    """The scores with None for NaN and infinity, and how many those were."""
+    kept = [None if score is None or not math.isfinite(score) else float(score) for score in scores]
+    return kept, sum(new is None and old is not None for new, old in zip(kept, scores, strict=True))
+
+
+def checked_score(reward: Reward, rollouts: Sequence[Rollout]) -> Scores:
+    """What a reward says, without gradients; RewardError unless it is one number, or None, a rollout."""
+    with torch.no_grad():
+        scores = list(reward.score(rollouts))
+    if len(scores) != len(rollouts):
+        raise RewardError(f"reward {reward.name!r} gave {len(scores)} scores for {len(rollouts)} rollouts")
+    wrong = next((s for s in scores if s is not None and not isinstance(s, (int, float))), None)
+    if wrong is not None:
+        raise RewardError(f"reward {reward.name!r} gave a {type(wrong).__name__}; scores are float or None")
+    return scores
+
+
+class Scorer:
+    """Scores batches of rollouts in the background, each reward in a thread of its own.
+
+    Use it as a context manager, or `close` it. A thread that hangs cannot be ended: it is given up, a new one
+    takes its place, and what it says later is dropped; so a reward may be called again while it hangs.
+    """
+
+    def __init__(self, rewards: Sequence[Reward], config: ScoringConfig = ScoringConfig()) -> None:
+        """Raises InputError for no rewards and for two of one name."""
+        names = [reward.name for reward in rewards]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"rewards {names}: give at least one, each with a name of its own")
+        self._lanes = {reward.name: _Lane(reward, config) for reward in rewards}
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """What has been counted so far, of the batches whose result was asked for, by reward."""
+        return {name: replace(lane.counts) for name, lane in self._lanes.items()}
+
+    def submit(self, rollouts: Sequence[Rollout]) -> Pending:
+        """Start scoring; waits only while `ScoringConfig.queue` batches are in front.
+
+        Rollouts must not change before the result is there. Raises RewardError when closed.
+        """
+        batch = tuple(rollouts)
+        return Pending({name: (lane, lane.submit(batch)) for name, lane in self._lanes.items()})
+
+    def close(self) -> None:
+        """Let the threads end after what they are doing; results not asked for may be lost."""
+        for lane in self._lanes.values():
+            lane.close()
+
+    def __enter__(self) -> Scorer:
+        """The scorer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+class Pending:
+    """The scores of one batch, on their way."""
+
+    def __init__(self, jobs: dict[str, tuple[_Lane, _Job]]) -> None:
+        """Made by `Scorer.submit`."""
+        self._jobs = jobs
+        self._scores: dict[str, Scores] | None = None
+
+    def result(self) -> dict[str, Scores]:
+        """The scores by reward, each with one entry a rollout; waits for them.
+
+        What could not be scored is None, with a warning. Raises RewardError for a reward whose last
+        `ScoringConfig.patience` batches all failed. Ask for the results in the order of the batches.
+        """
+        if self._scores is None:
+            self._scores = {name: lane.collect(job) for name, (lane, job) in self._jobs.items()}
+        return self._scores
+
+
+@dataclass(eq=False)
+class _Job:
+    """One batch for one reward. started: when the reward began, by the monotonic clock."""
+
+    rollouts: tuple[Rollout, ...]
+    started: float = math.inf
+    seconds: float = 0.0
+    scores: Scores | None = None
+    error: BaseException | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, reward: Reward) -> None:
+        """Score; an exception is kept, not raised."""
+        try:
+            scores = checked_score(reward, self.rollouts)
+        except Exception as error:
+            self.finish(None, error)
+        else:
+            self.finish(scores, None)
+
+    def finish(self, scores: Scores | None, error: BaseException | None) -> None:
+        """Set the result, unless the job was given up before."""
+        with self.lock:
+            if not self.done.is_set():
+                self.scores, self.error = scores, error
+                self.seconds = time.monotonic() - self.started
+                self.done.set()
+
+
+class _Lane:
+    """One reward with its thread and the batches that wait for it."""
+
+    def __init__(self, reward: Reward, config: ScoringConfig) -> None:
+        self.reward, self.config, self.counts = reward, config, Counts()
+        self._failed_in_a_row = 0
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(config.queue)
+        self._lock = threading.Lock()  # around _thread, _running and the end of a job
+        self._closed = False
+        self._start()
+
+    def submit(self, rollouts: tuple[Rollout, ...]) -> _Job:
+        """Put a batch into the queue."""
+        if self._closed:
+            raise RewardError(f"reward {self.reward.name!r}: the scorer is closed")
+        job = _Job(rollouts)
+        while True:
+            try:
+                self._jobs.put(job, timeout=_POLL)
+                return job
+            except queue.Full:
+                self._check()
+
+    def collect(self, job: _Job) -> Scores:
+        """Wait for a batch, count it, warn of what is missing."""
+        while not job.done.wait(_POLL):
+            self._check()
+        scores, invalid = finite(job.scores or [None] * len(job.rollouts))
+        missing, counts = scores.count(None), self.counts
+        counts.scored += len(scores) - missing
+        counts.unscored += missing
+        counts.invalid += invalid
+        late = isinstance(job.error, TimeoutError)
+        counts.late += late
+        counts.seconds += 0.0 if late else job.seconds
+        if missing:
+            self._warn(job, missing, invalid)
+        self._judge(job, failed=bool(scores) and missing == len(scores))
+        return scores
+
+    def close(self) -> None:
+        """Let the thread end once it has nothing left to do."""
+        self._closed = True
+        try:
+            self._jobs.put_nowait(None)
+        except queue.Full:  # it hangs, or nobody has waited for its results: a daemon, it ends with us
+            pass
+
+    def _judge(self, job: _Job, failed: bool) -> None:
+        """Count failures in a row; too many are the end."""
+        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
+        self.counts.failed += failed
+        if self._failed_in_a_row >= self.config.patience:
+            raise RewardError(
+                f"reward {self.reward.name!r}: none of the last {self._failed_in_a_row} batches could be "
+                f"scored; the last: {_reason(job)}. Mend the reward, or take it out of the recipe"
+            ) from job.error
+
+    def _warn(self, job: _Job, missing: int, invalid: int) -> None:
+        told = f"{invalid} scores are not finite" if invalid else _reason(job)
+        name, count = self.reward.name, len(job.rollouts)
+        warnings.warn(f"reward {name!r}: {missing} of {count} rollouts have no score: {told}", stacklevel=4)
+
+    def _start(self) -> None:
+        self._running: _Job | None = None
+        self._thread = threading.Thread(target=self._work, name=f"reward {self.reward.name}", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        """The thread: score what is in the queue, until closed or given up."""
+        while (job := self._jobs.get()) is not None:
+            job.started = time.monotonic()
+            self._running = job
+            job.run(self.reward)
+            with self._lock:
+                if self._thread is not threading.current_thread():
+                    return
+                self._running = None
+
+    def _check(self) -> None:
+        """Give up a batch that is late or whose thread has died, and go on with a new thread."""
+        with self._lock:
+            job, dead = self._running, not self._thread.is_alive()
+            late = job is not None and time.monotonic() - job.started > self.config.timeout
+            if job is not None and late:
+                job.finish(None, TimeoutError(f"no answer within {self.config.timeout:g} s"))
+            elif job is not None and dead:
+                job.finish(None, RuntimeError("its thread has died"))
+            if late or dead:
+                self._start()
+
+
+def _reason(job: _Job) -> str:
+    """Why a batch has rollouts without a score."""
+    if job.error is not None:
+        return f"{type(job.error).__name__}: {job.error}"
+    return "it says that it cannot score them"
