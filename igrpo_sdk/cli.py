@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from igrpo_sdk.sampling import Progress
     from igrpo_sdk.video import IdentityVideo
 
-__all__ = ["COMMAND_GROUP", "build_parser", "generate", "main", "run"]
+__all__ = ["COMMAND_GROUP", "ProgressBar", "build_parser", "generate", "main", "run"]
 
 COMMAND_GROUP = "igrpo_sdk.commands"
 """The entry point group that commands are found in."""
@@ -144,6 +144,8 @@ def generate(
     prompt: str,
     output: Path = Path("out.mp4"),
     model: str = "tiny-vace",
+    adapter: str = "default",
+    adapter_scale: float = 1.0,
     seed: int | None = None,
     steps: int | None = None,
     height: int | None = None,
@@ -160,7 +162,10 @@ def generate(
         references: One picture of each person; the first is "the first person" of the prompt.
         prompt: Who does what, where.
         output: The file to write: .mp4, .webm or .gif.
-        model: A preset's name, the directory of a diffusers pipeline, or a Hub repository.
+        model: A preset's name, the directory of a diffusers pipeline or of an adapter, or a Hub repository.
+        adapter: A directory, a .safetensors file, a Hub repository, "default" for the model's own (the base,
+            if it has none), or "none" for the base.
+        adapter_scale: What the adapter's part is multiplied by, 0 to 4.
         seed: The same seed gives the same video; by default one is drawn, and printed.
         steps: Denoising steps. This and the options below are the preset's by default.
         height: Height of the video in pixels.
@@ -184,9 +189,11 @@ def generate(
     from igrpo_sdk.pipeline import IdentityPipeline  # torch and diffusers: seconds, after the quick checks
 
     silence_loaders()
-    pipe = IdentityPipeline.from_pretrained(model, device=device)
+    pipe = IdentityPipeline.from_pretrained(
+        model, adapter=adapter, adapter_scale=adapter_scale, device=device
+    )
     loaded = time.monotonic()
-    with _ProgressBar() as bar:
+    with ProgressBar() as bar:
         video = pipe(
             people,
             prompt,
@@ -227,10 +234,10 @@ def _measure(video: IdentityVideo, people: Sequence[Reference], pack: str | None
     return f"similarity to the references: {each} (the same person from {report.same_person:.2f} up)"
 
 
-class _ProgressBar:
+class ProgressBar:
     """A bar on the terminal with the phase, the step and the time left; none where stderr is a file."""
 
-    def __enter__(self) -> _ProgressBar:
+    def __enter__(self) -> ProgressBar:
         from tqdm import tqdm
 
         self._bar = tqdm(disable=None, leave=False, unit="step")

@@ -23,8 +23,10 @@ __all__ = [
     "Geometry",
     "Preset",
     "SolverName",
+    "check_number",
     "check_prompt",
     "check_seed",
+    "check_whole",
     "draw_seed",
     "preset_names",
 ]
@@ -53,8 +55,8 @@ class Geometry:
     def __post_init__(self) -> None:
         """Refuse what no model could make."""
         for name in ("height", "width", "num_frames"):
-            _check_whole(name, getattr(self, name), 1, None)
-        _check_number("fps", self.fps, 1.0, 120.0)
+            check_whole(name, getattr(self, name), 1, None)
+        check_number("fps", self.fps, 1.0, 120.0)
 
     def check(self, multiple: tuple[int, int], temporal_scale: int, largest: tuple[int, int, int]) -> None:
         """Raise `InputError` unless a model can make this size.
@@ -66,12 +68,12 @@ class Geometry:
         for name, value, step, limit in sides:
             if value % step:
                 raise InputError(f"{name}: {value} does not divide by {step}; use {_nearest(value, step, 0)}")
-            _check_whole(name, value, step, limit)
+            check_whole(name, value, step, limit)
         if self.num_frames % temporal_scale != 1 % temporal_scale:
             near = _nearest(self.num_frames, temporal_scale, 1)
             rule = f"{temporal_scale}k+1"
             raise InputError(f"num_frames: {self.num_frames} is not of the form {rule}; use {near}")
-        _check_whole("num_frames", self.num_frames, 1, largest[0])
+        check_whole("num_frames", self.num_frames, 1, largest[0])
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        _check_whole("steps", self.steps, 1, MAX_STEPS)
-        _check_number("guidance_scale", self.guidance_scale, 0.0, MAX_GUIDANCE)
-        _check_whole("num_videos", self.num_videos, 1, MAX_VIDEOS)
+        check_whole("steps", self.steps, 1, MAX_STEPS)
+        check_number("guidance_scale", self.guidance_scale, 0.0, MAX_GUIDANCE)
+        check_whole("num_videos", self.num_videos, 1, MAX_VIDEOS)
         check_prompt("negative_prompt", self.negative_prompt, may_be_empty=True)
 
 
@@ -105,6 +107,8 @@ class Preset:
     repository. `flow_shift`: the noise schedule's shift s (flow.sigma_schedule). `max_references`: people in
     one video. `max_text_tokens`: length of the text the model was trained with, in tokens with the end mark.
     `face_pack`: the pack (`FaceAnalyzer.load`) that knows the people this model draws, if one is shipped.
+    `adapter`: the model's own aligned adapter, a Hub repository or a directory relative to the package's
+    assets; what `adapter="default"` loads.
     """
 
     name: str
@@ -117,6 +121,7 @@ class Preset:
     solver: SolverName = "unipc"
     negative_prompt: str = ""
     face_pack: str | None = None
+    adapter: str | None = None
     path: str | None = None
     repo_id: str | None = None
     revision: str | None = None
@@ -126,9 +131,9 @@ class Preset:
     def __post_init__(self) -> None:
         """Check every value."""
         self.generation()
-        _check_number("flow_shift", self.flow_shift, 0.01, 100.0)
-        _check_whole("max_references", self.max_references, 1, 16)
-        _check_whole("max_text_tokens", self.max_text_tokens, 2, 4096)
+        check_number("flow_shift", self.flow_shift, 0.01, 100.0)
+        check_whole("max_references", self.max_references, 1, 16)
+        check_whole("max_text_tokens", self.max_text_tokens, 2, 4096)
         if self.solver not in get_args(SolverName):
             raise InputError(f"solver: {self.solver!r}; use one of {', '.join(get_args(SolverName))}")
 
@@ -184,7 +189,7 @@ def check_seed(seed: object) -> int:
     """`seed`, an integer of Python or numpy, as an int if it is 0 to `MAX_SEED`. Raises `InputError`."""
     if not isinstance(seed, bool) and isinstance(seed, Integral):
         seed = int(seed)
-    return _check_whole("seed", seed, 0, MAX_SEED)
+    return check_whole("seed", seed, 0, MAX_SEED)
 
 
 def draw_seed() -> int:
@@ -192,7 +197,7 @@ def draw_seed() -> int:
     return secrets.randbelow(MAX_SEED + 1)
 
 
-def _check_whole(name: str, value: object, low: int, high: int | None) -> int:
+def check_whole(name: str, value: object, low: int, high: int | None) -> int:
     """`value` if it is a whole number from `low` to `high`; a bool or a float is not one."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{name}: {value!r}; give a whole number")
@@ -201,7 +206,7 @@ def _check_whole(name: str, value: object, low: int, high: int | None) -> int:
     return value
 
 
-def _check_number(name: str, value: object, low: float, high: float) -> None:
+def check_number(name: str, value: object, low: float, high: float) -> None:
     """Refuse what is not a finite number from `low` to `high`."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InputError(f"{name}: {value!r}; give a number")

@@ -6,11 +6,8 @@ wrapping of frames and settings into `IdentityVideo`s.
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from importlib import metadata
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event, RLock
 from typing import Any
@@ -18,13 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igrpo_sdk.adapters.files import AdapterFile, choose_adapter, read_adapter, resolve_model
+from igrpo_sdk.adapters.lora import Adapter, check_fit
 from igrpo_sdk.backbones.base import Conditioning
-from igrpo_sdk.backbones.loading import default_preset, load_stock, pick_device, resolve
+from igrpo_sdk.backbones.loading import (
+    default_preset,
+    library_versions,
+    load_stock,
+    pick_device,
+    stock_scheduler,
+)
 from igrpo_sdk.backbones.vace import VaceBackbone
+from igrpo_sdk.comparison import Comparison
 from igrpo_sdk.config import Preset
-from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.errors import InputError
 from igrpo_sdk.faces.analyzer import Analyzer
 from igrpo_sdk.faces.measuring import Person, find_people, measure
+from igrpo_sdk.memory import memory_errors
+from igrpo_sdk.references import Reference
 from igrpo_sdk.requests import Request, make_request
 from igrpo_sdk.sampling import (
     Progress,
@@ -46,14 +54,16 @@ class IdentityPipeline:
         pipe = IdentityPipeline.from_pretrained("tiny-vace")
         video = pipe(["ann.png", "bob.png"], "Two people talk.", seed=7)
 
-    `preset`: the model's defaults and limits. `backbone`: the model. Calls from several threads wait for one
-    another.
+    `preset`: the model's defaults and limits. `backbone`: the model. `adapter`: the `Adapter` that is loaded,
+    or None: its `scale` can be set, `with pipe.adapter.disabled()` is the base. Calls from several threads
+    wait for one another.
     """
 
     def __init__(self, backbone: VaceBackbone, preset: Preset, scheduler: Any) -> None:
         """See `from_pretrained` and `from_components`."""
         self.backbone = backbone
         self.preset = preset
+        self.adapter: Adapter | None = None
         self._scheduler = scheduler
         self._lock = RLock()  # a callback may call the pipeline
 
@@ -62,22 +72,43 @@ class IdentityPipeline:
         cls,
         model: str | Path,
         *,
+        adapter: str | Path = "default",
+        adapter_scale: float = 1.0,
         device: str | torch.device = "auto",
         dtype: torch.dtype | None = None,
         preset: Preset | None = None,
     ) -> IdentityPipeline:
         """Load a model: the name of a preset, a diffusers directory, or a Hub repository.
 
-        `device`: "auto", "cpu", "cuda", "cuda:1", "mps". `dtype`: of transformer and text encoder (default:
-        bfloat16 on an accelerator, float32 on the CPU; the VAE is always float32). `preset`: instead of the
-        model's own settings, or of Wan's for one without. Raises `InputError` for a name that is nothing,
-        `WeightsError` for missing or damaged files, `HubError` when a repository cannot be had.
+        The directory or repository of an adapter is a model too: its base, with the adapter as default.
+
+        Args:
+            model: What to load.
+            adapter: "default" for the model's own aligned adapter, or the base if it has none; "none" for the
+                base; or a directory, a .safetensors file or a Hub repository (`load_adapter`).
+            adapter_scale: 0 to 4, what the adapter's part is multiplied by.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps".
+            dtype: Of transformer and text encoder; by default bfloat16 on an accelerator, float32 on the CPU.
+                The VAE is always float32.
+            preset: Instead of the model's own settings, or of Wan's for one without.
+
+        Raises:
+            InputError: A name that is nothing.
+            WeightsError: Missing or damaged files, or an adapter of another model.
+            HubError: A repository cannot be had.
         """
         place = pick_device(device)
-        source, revision, found = resolve(model)
+        source, revision, found, own = resolve_model(model)
+        own = own or (preset.adapter if preset else None)
+        chosen = choose_adapter(adapter, own, adapter_scale)
+        file = None if chosen is None else read_adapter(chosen)  # what is wrong with it is told soon
         stock = load_stock(source, revision, place, dtype)
         preset = preset or found or default_preset(source, stock)
-        return cls.from_components(**stock.components, preset=preset)
+        preset = replace(preset, adapter=own, revision=preset.revision or revision)
+        pipe = cls.from_components(**stock.components, preset=preset)
+        if file:
+            pipe._put(file, adapter_scale)
+        return pipe
 
     @classmethod
     def from_components(
@@ -106,13 +137,53 @@ class IdentityPipeline:
         """The parts, by the names of diffusers' `WanVACEPipeline`."""
         names = ("transformer", "vae", "text_encoder", "tokenizer")
         parts = {name: getattr(self.backbone, name) for name in names}
-        return parts | {"scheduler": self._scheduler or _stock_scheduler(self.preset)}
+        return parts | {"scheduler": self._scheduler or stock_scheduler(self.preset)}
 
     def to_diffusers(self) -> Any:
         """The stock `WanVACEPipeline` of the same parts. They are shared, not copied."""
         from diffusers import WanVACEPipeline
 
         return WanVACEPipeline(**self.components)
+
+    def load_adapter(self, source: str | Path = "default", scale: float = 1.0) -> None:
+        """Load an adapter, in place of the one that is loaded; `adapter` is then this one.
+
+        `source`: a directory or a file in the format of diffusers, PEFT or ComfyUI, a Hub repository, or
+        "default" for the model's own. `scale`: 0 to 4. Everything is checked first; after an error the
+        pipeline is as it was. Raises `InputError`, `WeightsError` for what is damaged or belongs to another
+        model, `HubError`.
+        """
+        chosen = choose_adapter(source, self.preset.adapter, scale)
+        if chosen is None:
+            raise InputError(f"adapter: {self.preset.name} has no adapter of its own; give one")
+        self._put(read_adapter(chosen), scale)
+
+    def unload_adapter(self) -> None:
+        """Take the adapter out, if there is one: the base again, bit for bit."""
+        with self._lock:
+            if self.adapter:
+                self.adapter.remove()
+            self.adapter = None
+
+    def compare(
+        self, references: Sequence[Any], prompt: str, *, seed: int | None = None, **options: Any
+    ) -> Comparison:
+        """The video of the base beside that of the adapter, from the same seed.
+
+        `options`: those of a call, but `num_videos`. Raises what a call does, and `InputError` without an
+        adapter.
+        """
+        if self.adapter is None:
+            raise InputError(
+                f"adapter: none is loaded to compare {self.preset.name} with; load_adapter first"
+            )
+        if not isinstance(prompt, str):
+            raise InputError(f"prompt: {type(prompt).__name__}; give one string to compare")
+        with self._lock:
+            aligned = self(references, prompt, seed=seed, num_videos=1, **options)
+            with self.adapter.disabled():
+                base = self(references, prompt, seed=aligned.settings["seed"], num_videos=1, **options)
+        return Comparison(base, aligned, tuple(Reference.load(picture) for picture in references))
 
     def __call__(
         self,
@@ -185,9 +256,9 @@ class IdentityPipeline:
         )
         people = [find_people(group, analyzer) if analyzer else [] for group in request.references]
         num_videos, batch_size = request.config.num_videos, min(batch_size, len(request.videos))
-        with self._lock, _memory_errors(request, batch_size):
-            frames = self._run(request, batch_size, progress or _ignore, callback, cancel)
-        videos = [self._wrap(request, *made) for made in zip(request.videos, frames, strict=True)]
+        with self._lock, memory_errors(request.config.geometry, batch_size):
+            frames = self._run(request, batch_size, progress or (lambda _: None), callback, cancel)
+            videos = [self._wrap(request, *made) for made in zip(request.videos, frames, strict=True)]
         if analyzer:
             for (pair, _), video in zip(request.videos, videos, strict=True):
                 _report(video, people[pair], analyzer)
@@ -245,6 +316,15 @@ class IdentityPipeline:
         """Step 4: frames, uint8 [B, F, H, W, 3] on the CPU."""
         return self.backbone.decode(trajectory.video_latents)
 
+    def _put(self, file: AdapterFile, scale: float) -> None:
+        """Check an adapter that has been read, and put it in place of the one that is loaded."""
+        with self._lock:
+            check_fit(self.backbone.transformer, file)
+            if file.info:
+                file.info.check(file.name, self.preset, self.backbone)
+            self.unload_adapter()
+            self.adapter = Adapter(self.backbone.transformer, file, scale, self._lock)
+
     def _run(
         self,
         request: Request,
@@ -281,6 +361,7 @@ class IdentityPipeline:
         settings = {
             "model": self.preset.name,
             "revision": self.preset.revision,
+            "adapter": self.adapter.settings if self.adapter else None,
             "prompt": request.prompts[pair],
             "negative_prompt": config.negative_prompt,
             "references": [person.hash for person in people],
@@ -292,9 +373,10 @@ class IdentityPipeline:
             **asdict(config.geometry),
             "device": self.backbone.device.type,
             "dtype": str(self.backbone.transformer.patch_embedding.weight.dtype).removeprefix("torch."),
-            "versions": _versions(),
+            "versions": library_versions(),
         }
-        warnings = tuple(
+        warnings = self.adapter.warnings if self.adapter else ()
+        warnings += tuple(
             f"references[{index}]: {warning}"
             for index, person in enumerate(people)
             for warning in person.warnings
@@ -313,43 +395,3 @@ def _report(video: IdentityVideo, people: Sequence[Person], analyzer: Analyzer) 
 def _shifted(progress: Callable[[Progress], None], done: int, total: int) -> Callable[[Progress], None]:
     """`progress` of one batch as progress of all of them."""
     return lambda told: progress(Progress(told.phase, done + told.step, total))
-
-
-def _ignore(_: Progress) -> None:
-    """No one listens."""
-
-
-@contextmanager
-def _memory_errors(request: Request, batch_size: int) -> Iterator[None]:
-    """Memory that runs out as a `ResourceError` that says what to ask for instead."""
-    try:
-        yield
-        return
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split("\n")[0]
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
-            raise
-        reason = str(error).split("\n")[0]
-    # Raised outside of `except`: the error would keep the frames, and with them the tensors, of what failed.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    size = request.config.geometry
-    asked = f"{batch_size} x {size.height}x{size.width}x{size.num_frames}"
-    smaller = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller size or fewer frames"
-    raise ResourceError(f"out of memory for {asked} ({reason}); use {smaller}")
-
-
-def _stock_scheduler(preset: Preset) -> Any:
-    """The scheduler that the stock pipeline needs to sample as the preset does."""
-    from diffusers import UniPCMultistepScheduler
-
-    return UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=preset.flow_shift
-    )
-
-
-def _versions() -> dict[str, str]:
-    """Versions of what numbers depend on."""
-    names = ("igrpo-sdk", "torch", "diffusers", "transformers")
-    return {name: metadata.version(name) for name in names} | {"python": platform.python_version()}

@@ -24,13 +24,15 @@ MAX_FUNCTION, MAX_FUNCTION_P90, MAX_FILE = 80, 25, 400
 LAYERS = (
     ("errors",),
     ("flow", "config", "references", "decoding"),
-    ("video",),
+    ("video", "memory"),
     ("backbones", "faces"),
+    ("adapters", "comparison"),
     ("sampling",),
     ("requests",),
     ("pipeline",),
     ("__init__",),  # what it names it loads lazily, by name; nothing here imports it
     ("score", "doctor", "cli"),
+    ("compare",),  # a command that shows its progress as `igrpo generate` does
 )
 # Pure math: nothing but these, and of this package its errors.
 PURE = {

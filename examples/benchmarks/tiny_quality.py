@@ -31,11 +31,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from igrpo_sdk import IdentityPipeline
+from igrpo_sdk.backbones.marks import weights_mark
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.evaluation import ownership, reader
 from igrpo_sdk.training.evaluation.clips import ClipFolder
 from igrpo_sdk.training.evaluation.judge import judge_references, judge_signature, judge_videos
-from igrpo_sdk.training.evaluation.making import GREY, keep_settings, weights_mark
+from igrpo_sdk.training.evaluation.making import GREY, keep_settings
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.evaluation.statistics import Estimate, bootstrap, mean
 from igrpo_sdk.training.evaluation.suites import reference_pictures
@@ -160,14 +161,14 @@ def generate(
     Args:
         output: folder for the clips.
         pairs: clips of each set.
-        model: anything IdentityPipeline.from_pretrained takes.
+        model: anything IdentityPipeline.from_pretrained takes; its own adapter is left out.
         device: "auto", "cpu" or "cuda".
         batch: clips made at once.
     """
     if pairs < 1 or batch < 1:
         raise InputError(f"pairs={pairs} and batch={batch} must be at least 1")
     folder = Path(output)
-    pipe = IdentityPipeline.from_pretrained(model, device=device)
+    pipe = IdentityPipeline.from_pretrained(model, adapter="none", device=device)
     network = reader.load_reader().to(pipe.backbone.device)
     settings = {"pairs": pairs, "model": pipe.preset.name, "steps": pipe.preset.steps}
     settings |= {"guidance_scale": pipe.preset.guidance_scale, "hardware": hardware()}

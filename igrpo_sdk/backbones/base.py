@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,10 @@ from torch import Tensor
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.references import Reference
 
-__all__ = ["Backbone", "Conditioning"]
+__all__ = ["Backbone", "Conditioning", "ReferenceOrder"]
+
+ReferenceOrder = Literal["given", "reversed"]
+"""How references stand in a model's tensors. What was trained with one order is wrong with the other."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,15 @@ class Backbone(Protocol):
     """A video model: text and references in, velocity of the flow out, and a decoder.
 
     Gradients: `velocity` runs under the caller's autograd mode; `encode` and `decode` never record.
+    `transformer`: the module that `velocity` runs, a diffusers model; adapters are put into it.
     """
+
+    transformer: Any
+
+    @property
+    def reference_order(self) -> ReferenceOrder:
+        """How the references stand in the tensors."""
+        ...
 
     @property
     def device(self) -> torch.device:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,25 @@ import torch
 from igrpo_sdk.config import ASSETS, Geometry, Preset, preset_names
 from igrpo_sdk.errors import DependencyError, HubError, IgrpoError, InputError, WeightsError
 
-__all__ = ["PRESET_FILE", "default_preset", "load_stock", "pick_device", "resolve", "silence_loaders"]
+__all__ = [
+    "PRESET_FILE",
+    "REPO_ID",
+    "default_preset",
+    "library_versions",
+    "load_stock",
+    "pick_device",
+    "resolve",
+    "silence_loaders",
+    "stock_scheduler",
+]
 
 PRESET_FILE = "igrpo_preset.json"
 """A file of this name in a model's directory says how the model is best run."""
 
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""What the name of a Hub repository looks like."""
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def resolve(model: str | Path) -> tuple[str | Path, str | None, Preset | None]:
@@ -37,7 +51,7 @@ def resolve(model: str | Path) -> tuple[str | Path, str | None, Preset | None]:
         directory = _check_directory(Path(model))
         own = directory / PRESET_FILE
         return directory, None, Preset.read(own) if own.exists() else None
-    if isinstance(model, str) and _REPO_ID.fullmatch(name) and not Path(name).exists():
+    if isinstance(model, str) and REPO_ID.fullmatch(name) and not Path(name).exists():
         return name, None, None
     known = ", ".join(preset_names())
     raise InputError(f"model: {name!r} is no preset, directory or Hub repository; the presets are {known}")
@@ -108,6 +122,15 @@ def default_preset(source: str | Path, pipeline: Any) -> Preset:
     )
 
 
+def stock_scheduler(preset: Preset) -> Any:
+    """The scheduler that the stock pipeline needs to sample as the preset does."""
+    from diffusers import UniPCMultistepScheduler
+
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=preset.flow_shift
+    )
+
+
 def pick_device(device: str | torch.device) -> torch.device:
     """The device of a name; "auto" is the best there is. Raises `InputError` for one that is not there."""
     if device == "auto":
@@ -136,3 +159,9 @@ def silence_loaders() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what numbers depend on."""
+    names = ("igrpo-sdk", "torch", "diffusers", "transformers")
+    return {name: metadata.version(name) for name in names} | {"python": platform.python_version()}

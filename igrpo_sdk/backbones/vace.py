@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk import flow
-from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.backbones.base import Conditioning, ReferenceOrder
 from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence, fits_whole
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import NumericsError, WeightsError
@@ -78,6 +78,11 @@ class VaceBackbone:
             if found != needed:
                 raise WeightsError(f"transformer: {name} is {found}; its VAE and text encoder need {needed}")
         self._text_cache, self._picture_cache, self._empty_cache = _Cache(64), _Cache(64), _Cache(4)
+
+    @property
+    def reference_order(self) -> ReferenceOrder:
+        """Reversed, as diffusers has it."""
+        return "reversed"
 
     @property
     def device(self) -> torch.device:

@@ -33,7 +33,7 @@ from .page import Evaluation, all_warnings, page
 from .results import hardware, read_json, write_results
 from .suites import DEFAULT_CASES, load_suite
 
-BASE, AGAINST, BLANK = "base", "against", "blank"
+BASE, ALIGNED, AGAINST, BLANK = "base", "aligned", "against", "blank"
 """Names of the systems that are made here."""
 _LISTED = 10  # problems in an error
 _HEADLINES = ("similarity", "owned", "judge_owned", "judge_auc", "prompt_following")
@@ -43,18 +43,20 @@ _HEADLINES = ("similarity", "owned", "judge_owned", "judge_auc", "prompt_followi
 class System:
     """What is evaluated: videos in a folder, of a model that makes them first, or (None) of another maker.
 
-    blank: the model is given blank references.
+    adapter: what is loaded into the model; None for the base. blank: the model is given blank references.
     """
 
     name: str
     videos: Path
     model: str | None = None
+    adapter: str | None = None
     blank: bool = False
 
 
 def evaluate(
     output: Path,
     model: str | None = None,
+    adapter: str | None = None,
     against: str | None = None,
     videos: list[str] | None = None,
     floor: bool = False,
@@ -72,7 +74,10 @@ def evaluate(
 
     Args:
         output: Folder for videos, measures, results.json and report.html. A run that ended goes on there.
-        model: A model to evaluate, called base: a preset's name, a directory, or a Hub repository.
+        model: A model to evaluate, called base: a preset's name, a directory, or a Hub repository. Without
+            its adapter, if it has one.
+        adapter: An adapter of the model, called aligned, compared with the base case by case: a directory, a
+            .safetensors file, a Hub repository, or "default" for the model's own.
         against: Another model, called against, compared with the base case by case.
         videos: NAME=DIR: videos that were made elsewhere, DIR/ID.mp4, .webm or .gif for each case. May be
             repeated; without a model the first is the base.
@@ -89,7 +94,7 @@ def evaluate(
         videos_only: Stop when the videos are made, such as on a machine with a GPU and nothing else. The same
             command without this measures them, there or where the folder was copied to.
     """
-    systems = choose_systems(output, model, against, videos or [], floor)
+    systems = choose_systems(output, model, adapter, against, videos or [], floor)
     _check_folder(output)
     chosen = load_suite(suite, cases, output)
     if videos_only:
@@ -110,19 +115,28 @@ def evaluate(
     told += [f"{name}: left out: {problem}" for name, some in problems.items() for problem in some.values()]
     results = {system.name: [lab.read(system.name, case) for case in kept] for system in systems}
     facts = _facts(systems, suite, chosen, results, lab)
-    words = {"model": model, "against": against, "suite": suite, "cases": len(chosen), "pack": pack}
+    words = {"model": model, "adapter": adapter, "against": against}
+    words |= {"suite": suite, "cases": len(chosen), "pack": pack}
     command = _command(words, videos or [], {"floor": floor, "no_judge": no_judge, "partial": partial})
     publish(output, systems, results, facts, told, command)
 
 
 def choose_systems(
-    output: Path, model: str | None, against: str | None, videos: Sequence[str], floor: bool
+    output: Path,
+    model: str | None,
+    adapter: str | None,
+    against: str | None,
+    videos: Sequence[str],
+    floor: bool,
 ) -> list[System]:
     """The systems of a command, the base first. Raises InputError for a choice that makes no sense."""
-    if model is None and (floor or against is not None):
-        raise InputError("model: none given; --floor and --against compare with --model")
+    if model is None and (floor or against is not None or adapter is not None):
+        raise InputError("model: none given; --floor, --adapter and --against compare with --model")
+    if adapter == "none":
+        raise InputError("adapter: 'none' is the base, which is always there; give an adapter")
     made = output / "videos"
     systems = [] if model is None else [System(BASE, made / BASE, model)]
+    systems += [] if adapter is None else [System(ALIGNED, made / ALIGNED, model, adapter)]
     systems += [] if against is None else [System(AGAINST, made / AGAINST, against)]
     for given in videos:
         name, equals, folder = given.partition("=")
@@ -139,12 +153,16 @@ def choose_systems(
 
 
 def make(systems: Sequence[System], cases: Sequence[Case], device: str, batch: int | None) -> None:
-    """Make the videos of all systems with a model; each model is loaded once."""
+    """Make the videos of all systems with a model; each model is loaded once, its adapter put in and out."""
     silence_loaders()
     for model in dict.fromkeys(system.model for system in systems if system.model is not None):
-        pipe = IdentityPipeline.from_pretrained(model, device=device)
+        pipe = IdentityPipeline.from_pretrained(model, adapter="none", device=device)
         for system in systems:
             if system.model == model:
+                if system.adapter is None:
+                    pipe.unload_adapter()
+                else:
+                    pipe.load_adapter(system.adapter)
                 make_videos(pipe, cases, system.videos, blank=system.blank, batch=batch)
 
 
@@ -238,6 +256,8 @@ def _facts(
             )
             facts[system.name] += f"{about['size']}, weights {about['weights']}"
             facts[system.name] += ", blank references" * system.blank
+            if about.get("adapter"):
+                facts[system.name] += f", adapter {about['adapter']['name']} ({about['adapter']['hash'][:8]})"
     counted = groups(next(iter(results.values())))
     parts = ", ".join(f"{part} {len(some)}" for part, some in counted.items() if part != ALL)
     facts["suite"] = f"{suite}: {len(counted[ALL])} of {len(cases)} cases" + (f" ({parts})" if parts else "")
@@ -294,7 +314,14 @@ def _headlines(rows: Sequence[Row]) -> Iterator[str]:
 
 def _command(options: Mapping[str, Any], videos: Sequence[str], flags: Mapping[str, bool]) -> str:
     """The command line that makes these numbers again."""
-    defaults = {"model": None, "against": None, "suite": "world", "cases": DEFAULT_CASES, "pack": "tiny"}
+    defaults = {
+        "model": None,
+        "adapter": None,
+        "against": None,
+        "suite": "world",
+        "cases": DEFAULT_CASES,
+        "pack": "tiny",
+    }
     words = [f"--{name}={value}" for name, value in options.items() if value != defaults[name]]
     words += [f"--videos={given}" for given in videos]
     words += [f"--{name}" for name, on in flags.items() if on]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from igrpo_sdk.backbones.marks import weights_mark
 from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.references import Reference
@@ -62,16 +61,6 @@ def make_videos(
             bar.update(len(some))
 
 
-def weights_mark(*modules: torch.nn.Module) -> str:
-    """A word that changes when weights do, the same for weights loaded in bfloat16 and in float32."""
-    mark = 0
-    for module in modules:
-        for value in module.state_dict().values():
-            rounded = value.to("cpu", torch.bfloat16).contiguous().view(torch.int16)
-            mark = zlib.crc32(rounded.numpy().tobytes(), mark)
-    return f"{mark:08x}"
-
-
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a new folder; InputError for a folder with others, so that nothing is mixed."""
     if not path.is_file():
@@ -91,6 +80,7 @@ def _settings(pipe: IdentityPipeline, blank: bool) -> dict[str, Any]:
     return {
         "model": preset.name,
         "weights": weights_mark(*parts),
+        "adapter": pipe.adapter.settings if pipe.adapter else None,
         "blank": blank,
         "steps": preset.steps,
         "guidance_scale": preset.guidance_scale,

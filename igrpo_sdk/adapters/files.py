@@ -1,0 +1,328 @@
+"""Adapter files: finding, reading and writing them. Nothing here knows a model; all that can be wrong with a
+file alone is found here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igrpo_sdk.adapters.info import INFO_FILE, AdapterInfo
+from igrpo_sdk.adapters.names import Key, find_naming, parse_key
+from igrpo_sdk.backbones.loading import REPO_ID, resolve
+from igrpo_sdk.config import ASSETS, Preset, check_number
+from igrpo_sdk.errors import HubError, InputError, NumericsError, ResourceError, WeightsError
+
+__all__ = [
+    "MAX_SCALE",
+    "WEIGHTS_FILE",
+    "AdapterFile",
+    "base_of",
+    "choose_adapter",
+    "read_adapter",
+    "resolve_model",
+    "write_adapter",
+]
+
+WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+"""The weights of an adapter, as diffusers names them."""
+MAX_SCALE = 4.0
+"""The largest factor of an adapter's part."""
+_PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_METADATA_KEY = "lora_adapter_metadata"  # in the head of a safetensors file: diffusers' place for the config
+_WANTED = (INFO_FILE, WEIGHTS_FILE, _PEFT_WEIGHTS, _PEFT_CONFIG)
+# What would change the meaning of the tensors; a file that asks for it is refused.
+_NOT_PLAIN = ("use_dora", "lora_bias", "modules_to_save", "target_parameters", "layer_replication")
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterFile:
+    """A LoRA that has been read.
+
+    name: of its directory, file or repository. hash: sha256 (hex) of the file of weights. weights: module to
+    (A [r, in], B [out, r]); the module gains B A alpha / r. alphas: module to alpha. config: PEFT's settings,
+    None where the file has none. info: None for an adapter that was not made here. warnings: what its user
+    should know.
+    """
+
+    name: str
+    hash: str
+    weights: Mapping[str, tuple[Tensor, Tensor]]
+    alphas: Mapping[str, float]
+    config: Mapping[str, Any] | None
+    info: AdapterInfo | None
+    warnings: tuple[str, ...] = ()
+
+
+def resolve_model(model: str | Path) -> tuple[str | Path, str | None, Preset | None, str | None]:
+    """`loading.resolve`, and the model's own adapter as a fourth.
+
+    An adapter is a model too: its base, with the adapter as its own.
+    """
+    info = base_of(model)
+    if info:
+        return *info.resolve(model), str(model)
+    source, revision, preset = resolve(model)
+    return source, revision, preset, preset.adapter if preset else None
+
+
+def choose_adapter(
+    adapter: str | os.PathLike[str], own: str | None, scale: float
+) -> str | os.PathLike[str] | None:
+    """What `read_adapter` shall read; None for the base.
+
+    `adapter`: "none", "default" for the model's `own` (the base, if it has none), or a source. `own`: a
+    source, or a directory in the package's assets. `scale`: raises `InputError` for one out of range, and for
+    one that would scale nothing.
+    """
+    check_number("adapter_scale", scale, 0.0, MAX_SCALE)
+    chosen: str | os.PathLike[str] | None = None if str(adapter) == "none" else adapter
+    if adapter == "default":
+        chosen = ASSETS / own if own and (ASSETS / own).exists() else own
+    if chosen is None and scale != 1:
+        raise InputError(f"adapter_scale: {scale}, but there is no adapter to scale; give one")
+    return chosen
+
+
+def read_adapter(source: str | os.PathLike[str]) -> AdapterFile:
+    """Read an adapter: a directory, a .safetensors file, or a Hub repository.
+
+    Raises `InputError` for a source that is nothing, `WeightsError` for files that are missing, damaged or no
+    plain LoRA, `HubError` when a repository cannot be had.
+    """
+    path, name = _find(source)
+    tensors, header = _read_tensors(path, name)
+    prefix, naming = find_naming(name, tensors)
+    parts = {parse_key(name, key, prefix, naming): tensor for key, tensor in tensors.items()}
+    weights = _pairs(name, parts)
+    config = _read_config(path, name, header, prefix)
+    if naming == "peft" and config is None:
+        raise WeightsError(f"adapter {name}: {_PEFT_CONFIG} is missing, which holds alpha; copy it too")
+    given = {key.module: float(tensor) for key, tensor in parts.items() if key.part == "alpha"}
+    alphas = {module: _alpha(name, module, len(a), config, given) for module, (a, _) in weights.items()}
+    warnings: tuple[str, ...] = ()
+    if config is None and given.keys() != weights.keys():
+        warnings = (f"adapter {name}: does not say its alpha; as in diffusers, the rank is taken for it",)
+    info = path.with_name(INFO_FILE)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return AdapterFile(
+        name, digest, weights, alphas, config, AdapterInfo.read(info) if info.is_file() else None, warnings
+    )
+
+
+def base_of(source: str | os.PathLike[str]) -> AdapterInfo | None:
+    """What `igrpo.json` says of a directory or a Hub repository; None where there is no such file.
+
+    A directory that holds a whole model is no adapter.
+    """
+    path = Path(source)
+    if path.is_dir():
+        own = path / INFO_FILE
+        return AdapterInfo.read(own) if own.is_file() and not (path / "model_index.json").exists() else None
+    if path.exists() or not isinstance(source, str) or not REPO_ID.fullmatch(source):
+        return None
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return AdapterInfo.read(Path(hf_hub_download(source, INFO_FILE)))
+    except WeightsError:
+        raise
+    except Exception:  # no such file, or no such repository: who loads it as a model says which
+        return None
+
+
+def write_adapter(
+    directory: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    info: AdapterInfo,
+    overwrite: bool = False,
+) -> Path:
+    """Write an adapter's directory, whole or not at all; return its path.
+
+    Args:
+        directory: a new one, or with `overwrite` one that is replaced; the folder it lies in is there.
+        weights: "blocks.0.attn1.to_q.lora_A.weight" and the like.
+        config: of PEFT, values as in JSON.
+        info: for `igrpo.json`.
+        overwrite: replace what is there.
+
+    Raises InputError for a directory that exists or that cannot be made, NumericsError for weights that are
+    not finite, ResourceError when the disk does not take it. What was there is then still there.
+    """
+    from safetensors.torch import save_file
+
+    target = Path(directory).resolve()
+    if target.exists() and not (overwrite and target.is_dir()):
+        raise InputError(f"directory {str(target)!r}: exists already; choose another")
+    bad = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise NumericsError(f"adapter {target.name}: {bad[0]} is not finite; nothing was written")
+    tensors = {f"transformer.{key}": tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
+    packed = {f"transformer.{key}": value for key, value in config.items()}
+    head = {"format": "pt", _METADATA_KEY: json.dumps(packed, indent=2, sort_keys=True)}
+    text = info.to_json()
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    old = partial.with_suffix(".old")
+    try:
+        partial.mkdir()
+        save_file(tensors, partial / WEIGHTS_FILE, metadata=head)
+        (partial / INFO_FILE).write_text(text, "utf-8")
+        for path in (partial / WEIGHTS_FILE, partial / INFO_FILE, partial):
+            _flush(path)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+    except Exception as error:  # safetensors has errors of its own for a full disk
+        raise ResourceError(f"directory {str(target)!r}: could not be written ({error})") from error
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for path in (partial, old):
+            shutil.rmtree(path, ignore_errors=True)
+    return target
+
+
+def _flush(path: Path) -> None:
+    """Have a file or a directory on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _find(source: str | os.PathLike[str]) -> tuple[Path, str]:
+    """(file of weights, name) of what a user calls an adapter; a repository is downloaded."""
+    path = Path(source)
+    if path.is_dir():
+        return _weights_in(path, path.resolve().name), path.resolve().name
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise WeightsError(f"adapter {path.name}: only .safetensors files are read; convert it")
+        return path, path.stem
+    if isinstance(source, str) and REPO_ID.fullmatch(source):
+        return _weights_in(_download(source), source), source
+    raise InputError(f"adapter: {str(source)!r} is no directory, no file and no Hub repository")
+
+
+def _weights_in(directory: Path, name: str) -> Path:
+    """The one file of weights of a directory."""
+    usual = [path for path in (directory / WEIGHTS_FILE, directory / _PEFT_WEIGHTS) if path.is_file()]
+    found = usual or sorted(directory.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise WeightsError(f"adapter {name}: holds {names}; give the path of one")
+    raise WeightsError(f"adapter {name}: holds no {WEIGHTS_FILE} and no {_PEFT_WEIGHTS}; copy it again")
+
+
+def _download(repository: str) -> Path:
+    """The folder of a repository's adapter files, and nothing else of it."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(_WANTED)))
+    except Exception as error:  # of the hub's client, of its HTTP library, of the disk
+        reason = " ".join(str(error).split())[:300]
+        raise HubError(f"adapter {repository}: {reason}. Check the name, the network, or log in") from error
+
+
+def _read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the head of a safetensors file."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except Exception as error:  # safetensors has errors of its own
+        raise WeightsError(f"adapter {name}: {path.name} is damaged ({error}); copy it again") from error
+
+
+def _pairs(name: str, parts: Mapping[Key, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """module to (A, B). Raises `WeightsError` for halves, wrong shapes and numbers that are none."""
+    pairs = {}
+    for module in sorted({key.module for key in parts}):
+        a, b = parts.get(Key(module, "A")), parts.get(Key(module, "B"))
+        if a is None or b is None:
+            missing = "lora_A" if a is None else "lora_B"
+            raise WeightsError(f"adapter {name}: {module} lacks {missing}; copy it again")
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+            shapes = f"{list(a.shape)} and {list(b.shape)}"
+            raise WeightsError(
+                f"adapter {name}: {module} has A and B of {shapes}; they must be [r,in], [out,r]"
+            )
+        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+            raise WeightsError(f"adapter {name}: {module} is not finite; use another copy or checkpoint")
+        pairs[module] = (a, b)
+    return pairs
+
+
+def _read_config(path: Path, name: str, header: Mapping[str, str], prefix: str) -> dict[str, Any] | None:
+    """PEFT's settings: from the head of the file, or for PEFT's own names from the file beside it."""
+    beside = path.with_name(_PEFT_CONFIG)
+    try:
+        if _METADATA_KEY in header:
+            packed = json.loads(header[_METADATA_KEY])
+            config = {key.removeprefix(prefix): value for key, value in packed.items()}
+        elif prefix == "base_model.model." and beside.is_file():
+            config = dict(json.loads(beside.read_text("utf-8")))
+        else:
+            return None
+        _check_config(config)
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise WeightsError(f"adapter {name}: its settings are not usable: {error!r}") from error
+    return config
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Raise an exception for settings of something else than plain LoRA, or without what is needed."""
+    if str(config.get("peft_type", "LORA")) != "LORA":
+        raise ValueError(f"peft_type {config['peft_type']}; only LORA can be loaded")
+    asked = [key for key in _NOT_PLAIN if config.get(key)]
+    if asked:
+        raise ValueError(f"{asked[0]}: {config[asked[0]]}; only plain LoRA can be loaded")
+    for value in (config["r"], config["lora_alpha"]):
+        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise ValueError("r and lora_alpha must be numbers above 0")
+
+
+def _alpha(
+    name: str, module: str, rank: int, config: Mapping[str, Any] | None, given: Mapping[str, float]
+) -> float:
+    """alpha of a module of a given rank; raises `WeightsError` where the settings say another rank."""
+    if config is None:
+        alpha = given.get(module, float(rank))
+    else:
+        said = _of_pattern(config.get("rank_pattern"), module, config["r"])
+        if said != rank:
+            raise WeightsError(
+                f"adapter {name}: {module} has rank {rank}, its settings say {said}; copy it again"
+            )
+        alpha = float(_of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+        if config.get("use_rslora"):  # scaled by alpha / sqrt(r) instead of alpha / r
+            alpha *= math.sqrt(rank)
+    if not math.isfinite(alpha):
+        raise WeightsError(f"adapter {name}: alpha of {module} is {alpha}; use another copy")
+    return alpha
+
+
+def _of_pattern(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """PEFT's rule for `rank_pattern` and `alpha_pattern`: a key stands for the end of a module's name."""
+    for key, value in (pattern or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default

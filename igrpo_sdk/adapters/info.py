@@ -1,0 +1,152 @@
+"""`igrpo.json`, beside an adapter's weights: which model it belongs to, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from igrpo_sdk.backbones.base import Backbone
+from igrpo_sdk.backbones.loading import resolve
+from igrpo_sdk.backbones.marks import weights_mark
+from igrpo_sdk.config import Geometry, Preset
+from igrpo_sdk.errors import InputError, WeightsError
+
+__all__ = ["INFO_FILE", "SCHEMA", "AdapterInfo"]
+
+INFO_FILE = "igrpo.json"
+"""A file of this name beside an adapter's weights is its `AdapterInfo`."""
+
+SCHEMA = 1
+"""Version of the file; it grows when a field changes its meaning or goes."""
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """Where an adapter belongs. What is not known is None.
+
+    base_model: what `IdentityPipeline.from_pretrained` loads the base by; base_revision: of a Hub repository.
+    base_weights: `weights_mark` of the base's transformer. reference_order: how references stood in the
+    tensors it was trained on (`Backbone.reference_order`). geometry, solver, steps, guidance_scale,
+    flow_shift: what it was trained for. reward: the recipe or the reward it was trained with. metrics: name
+    to number. code_version: of igrpo-sdk, which wrote the file.
+    """
+
+    base_model: str
+    reference_order: str
+    base_revision: str | None = None
+    base_weights: str | None = None
+    geometry: Geometry | None = None
+    solver: str | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    flow_shift: float | None = None
+    reward: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    code_version: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would not say where the adapter belongs."""
+        for name in ("base_model", "reference_order"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise InputError(f"{name}: {value!r}; give a word")
+
+    @classmethod
+    def of(
+        cls,
+        preset: Preset,
+        backbone: Backbone,
+        reward: str | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> AdapterInfo:
+        """What is to be said of an adapter that is trained on a pipeline's `preset` and its model.
+
+        `reward`, `metrics`: how and how well it was made.
+        """
+        return cls(
+            base_model=preset.name,
+            base_revision=preset.revision,
+            base_weights=weights_mark(backbone.transformer),
+            reference_order=backbone.reference_order,
+            geometry=preset.geometry,
+            solver=preset.solver,
+            steps=preset.steps,
+            guidance_scale=preset.guidance_scale,
+            flow_shift=preset.flow_shift,
+            reward=reward,
+            metrics=dict(metrics or {}),
+            code_version=metadata.version("igrpo-sdk"),
+        )
+
+    def to_json(self) -> str:
+        """The text of the file. Raises `InputError` for metrics that are not JSON or not finite."""
+        try:
+            return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise InputError(f"metrics: cannot be written as JSON ({error}); give finite numbers") from error
+
+    @classmethod
+    def read(cls, path: Path) -> AdapterInfo:
+        """What `to_json` wrote. Fields that are not known are left out.
+
+        Raises `WeightsError` for a file that is none, or one of a newer version.
+        """
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            if content.get("schema", SCHEMA) > SCHEMA:
+                raise InputError(f"schema {content['schema']} is newer than {SCHEMA}: update igrpo-sdk")
+            known = {item.name: content[item.name] for item in fields(cls) if item.name in content}
+            if known.get("geometry") is not None:
+                known["geometry"] = Geometry(**known["geometry"])
+            return cls(**known)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise WeightsError(f"adapter: {path.name} is not usable: {error}. Copy it again") from error
+
+    def resolve(self, name: str | Path) -> tuple[str | Path, str | None, Preset | None]:
+        """`loading.resolve` for the base of the adapter called `name`. Raises `WeightsError`."""
+        try:
+            source, revision, preset = resolve(self.base_model)
+        except InputError as error:
+            raise WeightsError(
+                f"adapter {name}: its base {self.base_model!r} is no preset and no Hub repository; load the"
+                " base first, then load_adapter"
+            ) from error
+        return source, revision or self.base_revision, preset
+
+    def check(self, name: str, preset: Preset, backbone: Backbone) -> None:
+        """Raise `WeightsError` unless the adapter called `name` belongs to a pipeline.
+
+        The mark of the weights decides: a copy of a model under another name is the same model. Names and
+        revisions decide where there is no mark, or where float16 has changed the weights that it is of.
+        """
+        order = backbone.reference_order
+        if self.reference_order != order:
+            raise WeightsError(
+                f"adapter {name}: trained with references in {self.reference_order!r} order; {preset.name}"
+                f" has {order!r} order: use another adapter"
+            )
+        made: tuple[str | None, ...]
+        used: tuple[str | None, ...]
+        made, used = (self.base_model, self.base_revision), (preset.name, preset.revision)
+        differ = made[0] != used[0] or (None not in (made[1], used[1]) and made[1] != used[1])
+        if self.base_weights is not None and backbone.transformer.dtype != torch.float16:
+            mark = weights_mark(backbone.transformer)
+            differ = mark != self.base_weights
+            made, used = (*made, f"weights {self.base_weights}"), (*used, f"weights {mark}")
+        if differ:
+            raise WeightsError(
+                f"adapter {name}: trained on {_words(made)}; this is {_words(used)}. Load that model, or"
+                " another adapter"
+            )
+
+
+def _words(parts: tuple[str | None, ...]) -> str:
+    """A model in words: its name, and what else is known of it in brackets."""
+    known = [part for part in parts[1:] if part]
+    return f"{parts[0]} ({', '.join(known)})" if known else str(parts[0])

@@ -1,0 +1,349 @@
+"""LoRA in a transformer: a new one to train, a saved one to use; scaled, switched off, fused, removed.
+
+A LoRA adds B A alpha / r to the weight of a linear layer, A [r, in], B [out, r] (arXiv 2106.09685). Layers
+are those of PEFT, put in place by diffusers, so that a diffusers user finds them where they expect them.
+There is one adapter at a time, and it lies in the transformer alone: text embeddings and reference latents do
+not depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from igrpo_sdk.adapters.files import MAX_SCALE, AdapterFile, write_adapter
+from igrpo_sdk.adapters.info import AdapterInfo
+from igrpo_sdk.config import check_number, check_seed, check_whole
+from igrpo_sdk.errors import InputError, WeightsError
+
+__all__ = [
+    "ADAPTER",
+    "OFFICIAL_TARGETS",
+    "Adapter",
+    "LoraSettings",
+    "adapter_disabled",
+    "adapter_parameters",
+    "add_adapter",
+    "check_fit",
+    "remove_adapter",
+    "save_adapter",
+]
+
+ADAPTER = "igrpo"
+"""What PEFT and diffusers call our adapter."""
+
+OFFICIAL_TARGETS = (
+    "add_k_proj",
+    "add_q_proj",
+    "add_v_proj",
+    "to_add_out",
+    "to_k",
+    "to_out.0",
+    "to_q",
+    "to_v",
+)
+"""Modules that the official Identity-GRPO adapter has a LoRA in: all attention, also that of VACE's blocks.
+The first four exist in models with picture embeddings only, and are skipped elsewhere."""
+
+MAX_RANK, MAX_ALPHA = 1024, 4096.0
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """A LoRA to train: rank r, alpha, and the linear layers that get one, by the ends of their names."""
+
+    rank: int = 32
+    alpha: float = 32.0
+    targets: tuple[str, ...] = OFFICIAL_TARGETS
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_whole("rank", self.rank, 1, MAX_RANK)
+        check_number("alpha", self.alpha, 1e-6, MAX_ALPHA)
+        if not isinstance(self.targets, tuple) or not self.targets:
+            raise InputError(f"targets: {self.targets!r}; give a tuple of names, such as to_q")
+
+
+def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.Parameter]:
+    """Put a new LoRA into a frozen transformer; return its parameters, float32, the only ones that train.
+
+    A is drawn from N(0, 1 / r**2), PEFT's "gaussian", by `seed` alone on any device; B is 0, so that the
+    model is still the base, bit for bit. Raises `InputError` for targets that are not there, and where there
+    is an adapter already.
+    """
+    from peft import LoraConfig
+
+    _check_free(transformer)
+    layers = _linear_layers(transformer)
+    ends = {end for end in settings.targets if any(f".{name}".endswith(f".{end}") for name in layers)}
+    missing = set(settings.targets) - set(OFFICIAL_TARGETS) - ends
+    if missing or not ends:
+        raise InputError(
+            f"targets: no linear layer is called {', '.join(sorted(missing or settings.targets))}"
+        )
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules=list(ends), init_lora_weights=False
+    )
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    with torch.random.fork_rng(devices=[]):  # PEFT draws too, and nobody's generator shall notice
+        transformer.add_adapter(config, ADAPTER)
+    parameters = adapter_parameters(transformer)
+    for name, parameter in parameters.items():
+        a = ".lora_A." in name
+        drawn = (
+            torch.randn(parameter.shape, generator=generator) / settings.rank if a else 0 * parameter.float()
+        )
+        parameter.data = drawn.to(parameter.device, torch.float32)
+        parameter.requires_grad_(True)
+    return list(parameters.values())
+
+
+def adapter_parameters(transformer: Any) -> dict[str, nn.Parameter]:
+    """Name to parameter of the adapter in a transformer, in the order of its modules; empty without one."""
+    return {name: parameter for name, parameter in transformer.named_parameters() if f".{ADAPTER}." in name}
+
+
+@contextmanager
+def adapter_disabled(transformer: Any) -> Iterator[None]:
+    """The base, bit for bit, inside: the reference of a KL term. Without an adapter nothing changes.
+
+    What trains outside trains again afterwards. Not for a fused adapter: `Adapter.disabled` knows of that.
+    """
+    layers = _layers(transformer)
+    if not layers:
+        yield
+        return
+    assert not any(layer.merged for layer in layers.values()), "unfuse before"
+    training = [p for p in adapter_parameters(transformer).values() if p.requires_grad]
+    were_off = any(layer.disable_adapters for layer in layers.values())
+    transformer.disable_lora()
+    try:
+        yield
+    finally:
+        if not were_off:
+            transformer.enable_lora()  # which makes everything trainable
+        for parameter in adapter_parameters(transformer).values():
+            parameter.requires_grad_(any(parameter is other for other in training))
+
+
+def save_adapter(
+    directory: str | os.PathLike[str], transformer: Any, info: AdapterInfo, overwrite: bool = False
+) -> Path:
+    """Write the adapter in a transformer as `write_adapter` does, in diffusers' format; return the path.
+
+    Stock diffusers loads it with `pipe.load_lora_weights(directory)`.
+    """
+    from peft import get_peft_model_state_dict
+
+    if not _layers(transformer):
+        raise InputError("transformer: holds no adapter that could be saved; add one first")
+    config = transformer.peft_config[ADAPTER]
+    targets = config.target_modules
+    said = {
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": targets if isinstance(targets, str) else sorted(targets),
+        "rank_pattern": dict(config.rank_pattern),
+        "alpha_pattern": dict(config.alpha_pattern),
+    }
+    weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
+    return write_adapter(directory, weights, said, info, overwrite)
+
+
+def remove_adapter(transformer: Any) -> None:
+    """Take the adapter out of a transformer, whose layers are then the plain ones again."""
+    if _layers(transformer):
+        transformer.unload_lora()
+
+
+class Adapter:
+    """A saved adapter in a transformer. Made by `IdentityPipeline.load_adapter`.
+
+    `name`, `hash`, `info`, `warnings`: of `AdapterFile`. `lock`: held while anything changes, so that no
+    video is made half with and half without.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        file: AdapterFile,
+        scale: float,
+        lock: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        """Put the adapter in, frozen, in the precision of each layer's own weights.
+
+        Raises `InputError` for a scale out of range or a transformer that holds an adapter, `WeightsError`
+        for an adapter of another architecture. The transformer is then as it was.
+        """
+        check_number("adapter_scale", scale, 0.0, MAX_SCALE)
+        _check_free(transformer)
+        check_fit(transformer, file)
+        self.name, self.hash, self.info, self.warnings = file.name, file.hash, file.info, file.warnings
+        self._transformer, self._lock = transformer, lock or nullcontext()
+        self._scale, self._off = 1.0, False
+        self._originals: dict[str, Tensor] = {}
+        _inject(transformer, file)
+        self.scale = scale
+
+    @property
+    def scale(self) -> float:
+        """What the adapter's part is multiplied by, 0 to 4: 0 is the base, 1 the adapter as trained."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, scale: float) -> None:
+        check_number("adapter_scale", scale, 0.0, MAX_SCALE)
+        if self.fused:
+            raise InputError("adapter_scale: the adapter is fused; unfuse it first")
+        with self._lock:
+            for layer in _layers(self._transformer).values():
+                layer.set_scale(ADAPTER, scale)
+            self._scale = float(scale)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the adapter is added into the weights."""
+        return bool(self._originals)
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """What a video made now is made with: name, hash and scale; None while the adapter is off."""
+        return None if self._off else {"name": self.name, "hash": self.hash, "scale": self._scale}
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The base, bit for bit, inside. Calls from other threads wait until the end."""
+        with self._lock:
+            fused, were_off = self.fused, self._off
+            self.unfuse()
+            self._off = True
+            try:
+                with adapter_disabled(self._transformer):
+                    yield
+            finally:
+                self._off = were_off
+                if fused:
+                    self.fuse()
+
+    def fuse(self) -> None:
+        """Add the adapter into the weights, for speed: the same up to rounding. Not while it is off.
+
+        The weights are kept on the CPU, so that `unfuse` gives them back bit for bit.
+        """
+        with self._lock:
+            if self._off:
+                raise InputError("fuse: the adapter is switched off; fuse it outside of disabled()")
+            if self.fused:
+                return
+            for name, layer in _layers(self._transformer).items():
+                self._originals[name] = layer.get_base_layer().weight.detach().to("cpu", copy=True)
+                layer.merge(adapter_names=[ADAPTER])
+
+    def unfuse(self) -> None:
+        """Undo `fuse`."""
+        with self._lock:
+            layers = _layers(self._transformer)
+            for name, original in self._originals.items():
+                layers[name].unmerge()  # PEFT subtracts, which rounds
+                layers[name].get_base_layer().weight.data.copy_(original)
+            self._originals.clear()
+
+    def remove(self) -> None:
+        """Take the adapter out; the transformer is the base again, bit for bit."""
+        with self._lock:
+            self.unfuse()
+            remove_adapter(self._transformer)
+
+
+def check_fit(transformer: Any, file: AdapterFile) -> None:
+    """Raise `WeightsError` unless every tensor of an adapter has its place in a transformer, and none is
+    missing.
+    """
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    layers = _linear_layers(transformer)
+    strange = [module for module in file.weights if module not in layers]
+    if strange:
+        raise WeightsError(
+            f"adapter {file.name}: {len(strange)} of its {len(file.weights)} modules, such as {strange[0]},"
+            f" are not in this {type(transformer).__name__}; it belongs to another model"
+        )
+    for module, (a, b) in file.weights.items():
+        made, used = [b.shape[0], a.shape[1]], list(layers[module].weight.shape)
+        if made != used:
+            raise WeightsError(
+                f"adapter {file.name}: {module} is for a weight of {made}, here it is {used}; it belongs to"
+                " another model"
+            )
+    if file.config is None:
+        return
+    names = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+    config = LoraConfig(**{name: file.config[name] for name in names if file.config.get(name) is not None})
+    wanted = [name for name in layers if check_target_module_exists(config, name)]
+    missing = [name for name in wanted if name not in file.weights]
+    if missing:
+        raise WeightsError(
+            f"adapter {file.name}: lacks {len(missing)} of {len(wanted)} modules, such as {missing[0]}; copy"
+            " it again, or load the model it belongs to"
+        )
+
+
+def _inject(transformer: Any, file: AdapterFile) -> None:
+    """Put tensors that fit in. Every rank and alpha is said by name: diffusers would guess."""
+    ranks = {f"^{module}": len(a) for module, (a, _) in file.weights.items()}
+    alphas = {f"^{module}": alpha for module, alpha in file.alphas.items()}
+    config = {
+        "r": next(iter(ranks.values())),
+        "lora_alpha": next(iter(alphas.values())),
+        "target_modules": list(file.weights),
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+    }
+    layers, tensors = _linear_layers(transformer), {}
+    for module, pair in file.weights.items():
+        weight = layers[module].weight
+        for part, tensor in zip("AB", pair, strict=True):
+            tensors[f"{module}.lora_{part}.weight"] = tensor.to(weight.device, weight.dtype)
+    # low_cpu_mem_usage: nothing is drawn that is overwritten, and nobody's generator notices.
+    transformer.load_lora_adapter(
+        tensors, prefix=None, adapter_name=ADAPTER, metadata=config, low_cpu_mem_usage=True
+    )
+    parameters = adapter_parameters(transformer)
+    assert len(parameters) == len(tensors), "diffusers has not used every tensor"
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+    transformer.eval()
+
+
+def _check_free(transformer: Any) -> None:
+    """Raise `InputError` for a transformer that cannot take an adapter now."""
+    if _layers(transformer):
+        raise InputError("transformer: holds an adapter already; remove it first")
+    if any(getattr(module, "fused_projections", False) for module in transformer.modules()):
+        raise InputError(
+            "transformer: its projections are fused, which would leave an adapter out; unfuse them"
+        )
+
+
+def _layers(transformer: Any) -> Mapping[str, Any]:
+    """Name to layer of PEFT's LoRA layers."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in transformer.named_modules() if isinstance(module, LoraLayer)}
+
+
+def _linear_layers(transformer: Any) -> dict[str, nn.Linear]:
+    """Name to layer of a transformer's own linear layers; names are those without an adapter."""
+    return {
+        name.removesuffix(".base_layer"): module
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and ".lora_" not in name
+    }

@@ -1,0 +1,33 @@
+"""Memory that runs out, told as an error that says what to ask for instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from igrpo_sdk.config import Geometry
+from igrpo_sdk.errors import ResourceError
+
+__all__ = ["memory_errors"]
+
+
+@contextmanager
+def memory_errors(size: Geometry, batch_size: int) -> Iterator[None]:
+    """Make a `ResourceError` of memory that runs out inside; `batch_size` videos of a size are being made."""
+    try:
+        yield
+        return
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split("\n")[0]
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).split("\n")[0]
+    # Raised outside of `except`: the error would keep the frames, and with them the tensors, of what failed.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    asked = f"{batch_size} x {size.height}x{size.width}x{size.num_frames}"
+    smaller = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller size or fewer frames"
+    raise ResourceError(f"out of memory for {asked} ({reason}); use {smaller}")
