@@ -1,4 +1,4 @@
-"""`igrpo train world`: run a recipe of the embedded world."""
+"""`igrpo train world` and `igrpo train policy`: run a recipe."""
 
 from __future__ import annotations
 
@@ -45,3 +45,32 @@ def train_world(
     module = importlib.import_module(module_name, __package__)
     run = getattr(module, function_name)
     run(build(getattr(module, recipe_name), data), Path(output), resume, device)
+
+
+def train_policy(
+    recipe: str,
+    set: list[str] | None = None,
+    resume: str | None = None,
+    output: str = "runs/policy",
+    device: str = "auto",
+) -> None:
+    """Align a video model with GRPO, so that people stay themselves; writes a LoRA adapter.
+
+    On several GPUs: accelerate launch -m igrpo_sdk.training policy --recipe RECIPE
+
+    Args:
+        recipe: name of a recipe (tiny_vace, vace_1_3b_fast, vace_1_3b_paper, smoke) or path of a YAML file.
+        set: changes to the recipe, such as update.learning_rate=1e-4.
+        resume: "auto" to go on from the newest sound checkpoint in the output folder, or the path of one.
+        output: folder for the adapter, checkpoints, numbers and TensorBoard's files.
+        device: "auto", "cpu" or "cuda".
+    """
+    data = read_recipe(recipe, set or [])
+    kind = data.pop("kind")
+    if kind != "policy":
+        raise InputError(f"recipe {recipe!r} has kind {kind!r}: `igrpo train world` runs it")
+    from .policy.trainer import PolicyRecipe
+    from .policy.trainer import train_policy as run
+
+    adapter = run(build(PolicyRecipe, data), Path(output), resume, device)
+    print(f"adapter: {adapter}")

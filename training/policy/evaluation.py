@@ -23,13 +23,15 @@ __all__ = ["Alarm", "Evaluated", "EvaluationConfig", "Evaluator"]
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """count prompts, always the same, every `every` steps, made as a user would make them: by the preset's
-    solver, without noise, seeds 0, 1, ...
+    """`count` prompts, always the same, every `every` steps, made as a user would make them: by the preset's
+    solver, without noise in its steps, with seeds 0, 1, ... steps: of the solver, None for the preset's.
+    batch: videos at once. shown: videos in TensorBoard.
     """
 
     every: int = 10
     count: int = 16
     batch: int = 8
+    steps: int | None = None
     shown: int = 4
     seed: int = 12345
     prompts: PromptConfig = field(default_factory=lambda: PromptConfig(split="validation"))
@@ -100,11 +102,14 @@ class Evaluator:
                 [prompt.references for prompt in prompts],
                 [prompt.text for prompt in prompts],
                 seed=list(some),
+                steps=config.steps,
                 batch_size=config.batch,
             )
             frames = [torch.from_numpy(video.frames) for video in videos]
             shown += frames
-            handles.append(self._scorer.submit([_rollout(*each) for each in zip(prompts, frames, strict=True)]))
+            handles.append(
+                self._scorer.submit([_rollout(*each) for each in zip(prompts, frames, strict=True)])
+            )
         rows = [
             {name: scores[k] for name, scores in terms.items()}
             for terms in (handle.result() for handle in handles)
@@ -115,14 +120,12 @@ class Evaluator:
     def alarm(self, numbers: Mapping[str, float]) -> str | None:
         """Why the run should stop, or None. Call it once for each evaluation."""
         config, state = self._alarm, self.state
-        if not config.reward:
+        if not {config.reward, *config.guards} <= numbers.keys():  # no alarm, or none could be scored
             return None
-        if state["first"] is None:
-            state["first"] = dict(numbers)
-            return None
-        first = state["first"]
+        first = state["first"] = state["first"] or dict(numbers)
         fallen = [name for name in config.guards if numbers[name] < first[name] - config.drop]
-        state["alarms"] = state["alarms"] + 1 if fallen and numbers[config.reward] > first[config.reward] else 0
+        gamed = bool(fallen) and numbers[config.reward] > first[config.reward]
+        state["alarms"] = state["alarms"] + 1 if gamed else 0
         if state["alarms"] < config.patience:
             return None
         return (

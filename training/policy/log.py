@@ -23,17 +23,19 @@ class PolicyLog:
     """Writes in the first process only. Use it as a context manager."""
 
     def __init__(self, output: Path, writes: bool) -> None:
-        """Raises DependencyError without tensorboard."""
+        """Raises DependencyError without tensorboardX."""
         self._file = output / "metrics.jsonl"
         self._scores: dict[str, float] = {}
         self._board: Any = None
         if writes:
             try:
-                from torch.utils.tensorboard import SummaryWriter
+                from tensorboardX import SummaryWriter
             except ImportError as error:
-                raise DependencyError(f"tensorboard is missing ({error}): pip install igrpo-sdk[train]") from None
+                raise DependencyError(
+                    f"tensorboardX is missing ({error}): pip install igrpo-sdk[train]"
+                ) from None
             output.mkdir(parents=True, exist_ok=True)
-            self._board = SummaryWriter(str(output / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(output / "tensorboard"))
 
     def __enter__(self) -> PolicyLog:
         return self
@@ -61,7 +63,7 @@ class PolicyLog:
         sums: Sequence[Mapping[str, tuple[float, int]]],
         counts: Mapping[str, Counts],
     ) -> None:
-        """Write the numbers of a step: the scores noted, means of the sums of all processes, reward counts."""
+        """Write the numbers of a step: the scores noted, means of all processes' sums, counts of rewards."""
         means = {}
         for name in sorted({name for one in sums for name in one}):
             pairs = [one[name] for one in sums if name in one]
@@ -96,4 +98,4 @@ class PolicyLog:
         count = frames.shape[1]
         picked = frames[:, [0, count // 2, count - 1]]
         sheet = picked.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
-        self._board.add_image(name, sheet, step, dataformats="HWC")
+        self._board.add_image(name, sheet.numpy(), step, dataformats="HWC")

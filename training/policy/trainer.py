@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from torch import nn
 
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import LoraSettings, adapter_parameters, add_adapter, save_adapter
+from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.pipeline import IdentityPipeline
 
@@ -83,6 +84,8 @@ class PolicyRecipe:
     model: str = "tiny-vace"
     hardware: str = ""
     seed: int = 0
+    geometry: Geometry | None = None
+    """Of all videos of the run; None for the preset's."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen transformer; the adapter is float32."""
     compile: bool = False
@@ -141,6 +144,8 @@ class _Run:
         self.pipe = IdentityPipeline.from_pretrained(
             recipe.model, adapter="none", device=self.processes.device, dtype=getattr(torch, recipe.dtype)
         )
+        if recipe.geometry is not None:
+            self.pipe.preset = replace(self.pipe.preset, geometry=recipe.geometry)
         self.settings = self.pipe.preset.generation(
             steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
         )
@@ -338,8 +343,8 @@ def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise InputError(
-            f"the recipe differs from the one this run was begun with ({'; '.join(changed)}): go on with that "
-            "one, or start in another output folder"
+            f"the recipe is not the one this run was begun with ({'; '.join(changed)}): go on with that one, "
+            "or start in another output folder"
         )
 
 

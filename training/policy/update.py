@@ -129,9 +129,7 @@ class Learner:
             unconditional_gradient=self.objective.unconditional_gradient,
         )
 
-    def _surrogate(
-        self, transition: Transition, velocity: Tensor, advantages: Tensor, sums: Sums
-    ) -> Tensor:
+    def _surrogate(self, transition: Transition, velocity: Tensor, advantages: Tensor, sums: Sums) -> Tensor:
         """The clipped surrogate [B] of one step."""
         gaussian, objective = transition.gaussian, self.objective
         mean = gaussian.mean(transition.before, velocity)

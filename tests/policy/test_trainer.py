@@ -1,0 +1,206 @@
+"""The trainer on a random model: it resumes bit for bit, and any number of processes learns the same."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from runs import recipe, rows, settings, write_prompts
+from safetensors.torch import load_file
+from torch import Tensor
+
+from igrpo_sdk.errors import InputError, NumericsError
+from igrpo_sdk.pipeline import IdentityPipeline
+from igrpo_sdk.training.policy.evaluation import Alarm, Evaluator
+from igrpo_sdk.training.policy.prompts import PromptConfig
+from igrpo_sdk.training.policy.trainer import check_same_recipe, train_policy
+from igrpo_sdk.training.rewards.scoring import RewardError
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prompts(tmp_path_factory.mktemp("prompts"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    tiny_directory: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Tensor]:
+    """The adapter of a run of three steps without a break."""
+    output = tmp_path_factory.mktemp("unbroken")
+    return adapter(train_policy(recipe(tiny_directory, prompts), output, device="cpu"))
+
+
+def adapter(directory: Path) -> dict[str, Tensor]:
+    return load_file(directory / WEIGHTS)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run(tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]) -> None:
+    """What it writes; evaluating at every step changes nothing."""
+    often = {"every": 1, "count": 2, "batch": 2, "shown": 2, "prompts": {"source": str(prompts)}}
+    made = train_policy(recipe(tiny_directory, prompts, evaluation=often), tmp_path, device="cpu")
+    assert same(adapter(made), unbroken)
+    steps, evaluations = rows(tmp_path, "step"), rows(tmp_path, "evaluation")
+    assert [row["step"] for row in steps] == [1, 2, 3] and len(evaluations) == 4
+    assert all(row["ratio_error"] == 0 and row["gradient_norm"] > 0 for row in steps)
+    assert all(-1 <= row["reward/motion"] <= 0 and row["missing/motion"] == 0 for row in steps)
+    assert list((tmp_path / "tensorboard").iterdir())
+    pipe = IdentityPipeline.from_pretrained(tiny_directory, adapter=made, device="cpu")
+    assert pipe.adapter is not None and pipe.adapter.info is not None
+    assert pipe.adapter.info.base_model == pipe.preset.name
+
+
+def test_two_updates_a_rollout(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    """The second update meets a policy that has moved: its ratio is not 1."""
+    changes: dict[str, Any] = {
+        "steps": 1,
+        "update": {"groups": 2, "updates": 2, "learning_rate": 1e-2},
+        "objective": {"kl": 0.1, "ratio_norm": True},
+    }
+    train_policy(recipe(tiny_directory, prompts, **changes), tmp_path, device="cpu")
+    [row] = rows(tmp_path, "step")
+    assert row["ratio_error"] > 0 and row["kl"] > 0
+
+
+def test_best_of_n(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"steps": 2, "objective": {"method": "best_of_n"}}
+    made = train_policy(recipe(tiny_directory, prompts, **changes), tmp_path, device="cpu")
+    assert all(row["flow_matching"] > 0 for row in rows(tmp_path, "step"))
+    assert any(value.any() for name, value in adapter(made).items() if "lora_B" in name)
+
+
+def test_resumed_is_unbroken(
+    tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
+) -> None:
+    train_policy(recipe(tiny_directory, prompts, steps=1), tmp_path, device="cpu")
+    made = train_policy(recipe(tiny_directory, prompts), tmp_path, "auto", "cpu")
+    assert same(adapter(made), unbroken)
+
+
+def test_killed_anywhere_is_unbroken(
+    tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
+) -> None:
+    """kill -9 at random moments until the run ends; a forked child has everything loaded already."""
+    dice, kills = random.Random(0), 0
+    for _ in range(60):
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            try:
+                train_policy(recipe(tiny_directory, prompts), tmp_path, "auto", "cpu")
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        patience = dice.uniform(0.3, 2.5) if kills < 8 else 60.0
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.01)
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            kills += 1
+            continue
+        assert status == 0
+        break
+    assert kills >= 2
+    assert same(adapter(tmp_path / "adapter"), unbroken)
+
+
+def test_two_processes_learn_what_one_does(
+    tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump({"kind": "policy", **settings(tiny_directory, prompts)}))
+    launch = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    command = f"-m {launch} --dynamo_backend no -m igrpo_sdk.training policy --recipe {file} --device cpu"
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--output", str(tmp_path / "run")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = adapter(tmp_path / "run" / "adapter")
+    for name, value in unbroken.items():
+        torch.testing.assert_close(made[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(
+    tiny_directory: Path, prompts: Path, tmp_path: Path
+) -> None:
+    train_policy(recipe(tiny_directory, prompts, steps=1), tmp_path, device="cpu")
+    changed = recipe(tiny_directory, prompts, window={"size": 2, "first": 1, "last": 2})
+    with pytest.raises(InputError, match=r"window\.size: 1 -> 2"):
+        train_policy(changed, tmp_path, "auto", "cpu")
+    with pytest.raises(InputError, match="holds an earlier run"):
+        train_policy(recipe(tiny_directory, prompts), tmp_path, device="cpu")
+    check_same_recipe({"steps": 1, "a": {"b": 2}}, {"steps": 9, "a": {"b": 2}})
+
+
+def test_what_cannot_be_trained(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    few = {"groups": 7, "learning_rate": 1e-3}
+    with pytest.raises(InputError, match="6 rows for 7 groups"):
+        train_policy(recipe(tiny_directory, prompts, update=few), tmp_path, device="cpu")
+    with pytest.raises(InputError, match="of 4 steps the last to train is 2"):
+        train_policy(recipe(tiny_directory, prompts, window={"last": 3}), tmp_path, device="cpu")
+    lost = tmp_path / "lost.jsonl"
+    lost.write_text('{"references": ["nobody.png"], "prompt": "one"}\n')
+    with pytest.raises(InputError, match=r"line 1: references: .*nobody.png' is no file"):
+        train_policy(recipe(tiny_directory, lost), tmp_path, device="cpu")
+    with pytest.raises(InputError, match="use 'train'"):
+        PromptConfig(split="test")
+    for update in ({"groups": 3, "updates": 2}, {"learning_rate": 0.0}):
+        with pytest.raises(InputError, match="update"):
+            recipe(tiny_directory, prompts, update=update)
+
+
+def test_rewards_that_score_nobody_end_the_run(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    """These pictures show no faces: nothing is learned from nothing, and the run says so and stops."""
+    faces = {"faces": {"weight": 1.0}, "scoring": {"patience": 2}}
+    with (
+        pytest.warns(UserWarning, match="have no score"),
+        pytest.raises(RewardError, match="none of the last 2 batches"),
+    ):
+        train_policy(recipe(tiny_directory, prompts, rewards=faces), tmp_path, device="cpu")
+
+
+def test_a_gradient_that_is_not_finite_stops_before_anything_is_lost(
+    tiny_directory: Path, prompts: Path, tmp_path: Path
+) -> None:
+    wild = {"groups": 2, "learning_rate": 1e30, "average": 0.5}
+    with pytest.raises(NumericsError, match="not finite|norm is"):
+        train_policy(recipe(tiny_directory, prompts, update=wild), tmp_path, device="cpu")
+
+
+def test_the_alarm() -> None:
+    """A guard that falls while the reward rises, twice in a row."""
+    alarm = Evaluator.__new__(Evaluator)
+    alarm._alarm = Alarm("faces", ("motion",), drop=0.1, patience=2)
+    alarm.state = {"first": None, "alarms": 0}
+    told = [
+        alarm.alarm({"faces": faces, "motion": motion})
+        for faces, motion in ((0.5, 0.0), (0.6, -0.2), (0.6, -0.05), (0.7, -0.2), (0.8, -0.3))
+    ]
+    assert told[:4] == [None] * 4
+    assert told[4] is not None and "faces rose from 0.500 to 0.800 while motion fell" in told[4]
+    with pytest.raises(InputError, match="needs a reward and guards"):
+        Alarm(reward="faces")

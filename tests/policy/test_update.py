@@ -1,0 +1,231 @@
+"""Rollouts and updates on a model of two numbers, where the answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from tiny import people, tiny_pipeline
+from torch import Tensor, nn
+
+from igrpo_sdk import flow
+from igrpo_sdk.adapters.lora import LoraSettings, add_adapter
+from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.config import GenerationConfig, Geometry, Preset
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.references import Reference
+from igrpo_sdk.training.policy.advantages import group_advantages, score_table
+from igrpo_sdk.training.policy.prompts import Prompt
+from igrpo_sdk.training.policy.rollout import Chunk, Group, RolloutConfig, make_chunks, plan_chunks
+from igrpo_sdk.training.policy.update import Learner, Objective, Sums
+
+SHAPE = (2, 2, 3, 3)
+PRESET = Preset("toy", Geometry(12, 12, 5), 6, 1.0, 3.0, 3, 64, solver="euler")
+WINDOW = frozenset({1, 2})
+
+
+class Offset(nn.Module):
+    """The model: data is N(0, 1) moved by `offset`, one number a latent channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(SHAPE[0]))
+
+
+class Toy:
+    """A backbone whose videos are noise moved by `Offset`; guidance adds nothing."""
+
+    device = torch.device("cpu")
+    size_multiple, temporal_scale, text_length = (1, 1), 4, 64
+
+    def __init__(self) -> None:
+        self.transformer = Offset()
+
+    def velocity(
+        self,
+        latents: Tensor,
+        sigma: float | Tensor,
+        conditioning: Conditioning,
+        guidance_scale: float,
+        *,
+        unconditional_gradient: bool = True,
+    ) -> Tensor:
+        """E[eps - x0 | x] of x0 ~ N(offset, 1), eps ~ N(0, 1)."""
+        offset = self.transformer.offset.view(1, -1, 1, 1, 1)
+        sigma = float(sigma)
+        centred = latents - (1 - sigma) * offset
+        return (2 * sigma - 1) / ((1 - sigma) ** 2 + sigma**2) * centred - offset
+
+    def latent_shape(self, geometry: Geometry, num_references: int) -> tuple[int, int, int, int]:
+        return (SHAPE[0], SHAPE[1] + num_references, *SHAPE[2:])
+
+    def encode(
+        self,
+        references: Sequence[Sequence[Reference]],
+        prompts: Sequence[str],
+        negatives: Sequence[str] | None,
+        geometry: Geometry,
+    ) -> Conditioning:
+        counts = tuple(map(len, references))
+        control = torch.zeros(len(counts), 1, SHAPE[1] + max(counts), 3, 3)
+        return Conditioning(torch.zeros(len(counts), 1, 1), None, control, counts)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.zeros(len(latents), 5, 12, 12, 3, dtype=torch.uint8)
+
+
+def groups(*counts: int) -> list[Group]:
+    """A group for each number of references."""
+    picture = Reference.load(np.zeros((40, 40, 3), np.uint8))
+    return [Group(10 + k, Prompt((picture,) * count, "people")) for k, count in enumerate(counts)]
+
+
+def roll(toy: Toy, config: RolloutConfig, some: Sequence[Group], seed: int = 0) -> list[Chunk]:
+    settings = GenerationConfig(PRESET.geometry, PRESET.steps, 1.0)
+    return list(make_chunks(toy, PRESET, config, settings, some, (WINDOW, WINDOW), seed))  # type: ignore[arg-type]
+
+
+def learner(toy: Toy, exact: bool = False, **objective: object) -> Learner:
+    return Learner(toy, Objective(**objective), 1.0, exact)  # type: ignore[arg-type]
+
+
+def gradient(toy: Toy, chunks: Sequence[Chunk], advantage: Tensor, **objective: object) -> Tensor:
+    """The offset's gradient of an update with these advantages, rows in the order of the chunks."""
+    toy.transformer.zero_grad()
+    start, sums = 0, Sums()
+    for chunk in chunks:
+        values = advantage[start : start + len(chunk.rows)]
+        learner(toy, **objective).grpo(chunk, values, len(advantage) * len(WINDOW), sums)
+        start += len(chunk.rows)
+    assert toy.transformer.offset.grad is not None
+    return toy.transformer.offset.grad.clone()
+
+
+def test_the_policy_learns_what_is_rewarded() -> None:
+    """Reward: how near the mean of the latents of each channel is to (1, -1)."""
+    toy, wanted = Toy(), torch.tensor([1.0, -1.0])
+    optimizer = torch.optim.Adam(toy.transformer.parameters(), lr=0.05)
+    config = RolloutConfig(members=8, batch=8, level=0.9)
+    for step in range(60):
+        some = [replace(group, number=100 * step + group.number) for group in groups(1, 1)]
+        chunks = roll(toy, config, some)
+        scores = [
+            -float((latents.mean((1, 2, 3)) - wanted).square().sum())
+            for chunk in chunks
+            for latents in chunk.trajectory.video_latents
+        ]
+        advantage = group_advantages({"near": score_table(scores, 8)}, {"near": 1.0}, "sum", 1e-3, 5.0)
+        optimizer.zero_grad()
+        gradient(toy, chunks, advantage.flatten())
+        optimizer.step()
+    assert torch.allclose(toy.transformer.offset.detach(), wanted, atol=0.35)
+
+
+@pytest.mark.parametrize("noise", ["linear", "flow", "dance", "cps"])
+def test_ratio_is_exactly_one_before_the_first_update(noise: flow.NoiseKind) -> None:
+    toy, sums = Toy(), Sums()
+    for chunk in roll(toy, RolloutConfig(members=4, batch=4, noise=noise, level=0.5), groups(1, 2)):
+        learner(toy).grpo(chunk, torch.ones(4), 1, sums)
+    assert sums.as_pairs()["ratio_error"] == (0.0, 4)
+
+
+def test_gradients_do_not_depend_on_the_batch() -> None:
+    advantage = torch.linspace(-1, 1, 16, dtype=torch.float64)
+    found = []
+    for batch in (1, 2, 8, 16):
+        toy = Toy()
+        chunks = roll(toy, RolloutConfig(members=8, batch=batch), groups(2, 2))
+        assert [len(chunk.rows) for chunk in chunks] == [batch] * (16 // batch)
+        found.append(gradient(toy, chunks, advantage))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-9)
+
+
+def test_groups_stay_whole_and_counts_apart() -> None:
+    some = groups(2, 1, 2, 3)
+    chunks = list(plan_chunks(some, 4, 8))
+    assert chunks[1] == [(index, member) for index in (0, 2) for member in range(4)]
+    counts = [{len(some[index].prompt.references) for index, _ in rows} for rows in chunks]
+    assert counts == [{1}, {2}, {3}]
+    assert sorted(row for rows in chunks for row in rows) == [(i, m) for i in range(4) for m in range(4)]
+
+
+def test_members_differ_and_come_back() -> None:
+    """A video is a function of the seed, the group's number and the member, whatever is made beside it."""
+    toy = Toy()
+    config = RolloutConfig(members=2, batch=2)
+    [a, b] = roll(toy, config, groups(1, 1))
+    [again] = roll(toy, config, groups(1, 1)[1:])
+    assert torch.equal(again.trajectory.latents, b.trajectory.latents)
+    everything = torch.cat([a.trajectory.latents, b.trajectory.latents])
+    assert len({tuple(row.flatten().tolist()) for row in everything}) == 4
+    same = roll(toy, replace(config, same_noise=True), groups(1))[0].trajectory.transitions[0]
+    assert torch.equal(same.before[0], same.before[1]) and not torch.equal(same.after[0], same.after[1])
+
+
+@pytest.mark.parametrize("kind", ["mean", "velocity"])
+def test_divergence_from_the_model_without_its_adapter(kind: Literal["mean", "velocity"]) -> None:
+    """Nothing is pulled while the adapter is still the base; afterwards the gradient is not zero."""
+    pipe = tiny_pipeline()
+    backbone = pipe.backbone
+    parameters = add_adapter(backbone.transformer, LoraSettings(2, 2.0), seed=0)
+    group = Group(0, Prompt(tuple(people(2)), "2 people talk"))
+    settings = pipe.preset.generation(steps=4)
+    config = RolloutConfig(members=2, batch=2)
+    [chunk] = make_chunks(backbone, pipe.preset, config, settings, [group], (WINDOW, WINDOW), 0)
+    one = Learner(backbone, Objective(kl=1.0, kl_of=kind, unconditional_gradient=True), 2.5, False)
+
+    def pull() -> float:
+        for parameter in parameters:
+            parameter.grad = None
+        sums = Sums()
+        one.grpo(chunk, torch.zeros(2), 4, sums)
+        assert all(parameter.grad is not None for parameter in parameters)
+        norm = max(float(p.grad.abs().max()) for p in parameters if p.grad is not None)
+        assert (sums.as_pairs()["kl"][0] > 0) == (norm > 0)
+        return norm
+
+    assert pull() == 0
+    with torch.no_grad():
+        parameters[1] += 0.1
+    assert pull() > 0
+    assert all(parameter.requires_grad for parameter in parameters)
+
+
+def test_an_update_beyond_the_clip_stops() -> None:
+    toy = Toy()
+    chunks = roll(toy, RolloutConfig(members=2, batch=2), groups(1))
+    good = torch.tensor([1.0, -1.0])
+    far = 20 * gradient(toy, chunks, good, weighted=False)
+    with torch.no_grad():
+        toy.transformer.offset -= far
+    sums = Sums()
+    toy.transformer.zero_grad()
+    learner(toy, clip=1e-6).grpo(chunks[0], good, 4, sums)
+    assert sums.as_pairs()["clip_fraction"][0] == 2.0
+    assert toy.transformer.offset.grad is not None and not toy.transformer.offset.grad.any()
+
+
+def test_best_of_n_moves_towards_the_best() -> None:
+    toy = Toy()
+    chunk = roll(toy, RolloutConfig(members=8, batch=8), groups(1))[0]
+    means = chunk.trajectory.latents.mean((2, 3, 4))
+    best = int(means[:, 0].argmax())
+    optimizer = torch.optim.SGD(toy.transformer.parameters(), lr=0.5)
+    for seed in range(200):
+        optimizer.zero_grad()
+        learner(toy, method="best_of_n").best_of_n(chunk, [best], seed, 1, Sums())
+        optimizer.step()
+    torch.testing.assert_close(toy.transformer.offset.detach(), means[best], atol=0.25, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"members": 1}, {"members": 8, "batch": 3}, {"level": 0.0}, {"noise": "cps", "level": 1.5}]
+)
+def test_rollouts_that_cannot_be(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="rollout"):
+        RolloutConfig(**wrong)  # type: ignore[arg-type]
