@@ -113,7 +113,7 @@ def test_a_token_keeps_others_out(grey: Grey, monkeypatch: pytest.MonkeyPatch) -
     with serving(Say(groups), token="secret") as server:
         reward = RemoteReward(server.url, "say", pause=9)
         with pytest.raises(RewardError, match=f"401 the token is wrong: set {TOKEN}"):
-            reward.score(grey(300))  # more than fits the socket's buffer: the answer is read all the same
+            reward.score(grey(6000))  # more than fits the socket's buffer: the answer is read all the same
         monkeypatch.setenv(TOKEN, "secret")
         assert reward.score(grey(1)) == [0.0]
 
