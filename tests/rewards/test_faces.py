@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -194,6 +199,42 @@ def test_each_nth_frame(analyzer: FaceAnalyzer, right: Rollout) -> None:
     for wrong in ({"every": 0}, {"workers": -1}):
         with pytest.raises(InputError, match="at least"):
             MeasuringConfig(**wrong)
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether a process that is not our child runs no more; what it leaves may wait to be collected."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+PROGRAM = """
+import time, numpy, torch
+from igrpo_sdk.references import Reference
+from igrpo_sdk.training.rewards.base import Rollout
+from igrpo_sdk.training.rewards.measuring import Measurer, MeasuringConfig
+
+if __name__ == "__main__":
+    measurer = Measurer.load(MeasuringConfig(workers=1))
+    reference = Reference.load(numpy.load("reference.npy"))
+    measurer.reports([Rollout(torch.zeros(2, 64, 64, 3, dtype=torch.uint8), (reference,), "nobody", 0)])
+    print(*measurer._pool._processes, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_t13_worker_processes_end_with_a_trainer_that_is_killed(
+    tmp_path: Path, references: tuple[Reference, ...]
+) -> None:
+    np.save(tmp_path / "reference.npy", references[0].image)
+    (tmp_path / "program.py").write_text(PROGRAM, "utf-8")
+    command = [sys.executable, "program.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None
+        worker = psutil.Process(int(trainer.stdout.readline()))
+        trainer.kill()
+    assert any(time.sleep(0.1) or ended(worker) for _ in range(100))
 
 
 def test_processes_measure_the_same(measurer: Measurer, right: Rollout, swapped: Rollout) -> None:

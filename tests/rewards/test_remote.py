@@ -18,6 +18,7 @@ import pytest
 import torch
 from rolled import Say
 
+from igrpo_sdk.cli import main
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.training.rewards.base import Reward, Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward
@@ -112,7 +113,7 @@ def test_a_token_keeps_others_out(grey: Grey, monkeypatch: pytest.MonkeyPatch) -
     with serving(Say(groups), token="secret") as server:
         reward = RemoteReward(server.url, "say", pause=9)
         with pytest.raises(RewardError, match=f"401 the token is wrong: set {TOKEN}"):
-            reward.score(grey(300))  # more than fits the socket's buffer: the answer is read all the same
+            reward.score(grey(6000))  # more than fits the socket's buffer: the answer is read all the same
         monkeypatch.setenv(TOKEN, "secret")
         assert reward.score(grey(1)) == [0.0]
 
@@ -252,6 +253,11 @@ def test_the_server_limits_what_it_reads() -> None:
 
 
 # ---- the command
+
+
+def test_the_command_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "serve-rewards", "--help"]) == 0
+    assert "--recipe" in capsys.readouterr().out
 
 
 def test_a_recipe_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: Rollout) -> None:

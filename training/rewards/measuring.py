@@ -8,6 +8,7 @@ for that, nothing here imports torch.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -155,7 +156,16 @@ _analyzers: list[FaceAnalyzer] = []  # of a worker process: one
 
 
 def _load_worker(pack: str, device: Literal["cpu", "cuda"]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _analyzers.append(FaceAnalyzer.load(pack, device, threads=1))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed tells its workers nothing: they would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _report_in_worker(clip: _Clip) -> IdentityReport:
