@@ -128,7 +128,7 @@ def base_of(source: str | os.PathLike[str]) -> AdapterInfo | None:
     A directory that holds a whole model is no adapter.
     """
     path = Path(source)
-    if path.is_dir():
+    if str(source) and path.is_dir():
         own = path / INFO_FILE
         return AdapterInfo.read(own) if own.is_file() and not (path / "model_index.json").exists() else None
     if path.exists() or not isinstance(source, str) or not REPO_ID.fullmatch(source):
@@ -207,7 +207,7 @@ def _flush(path: Path) -> None:
 def _find(source: str | os.PathLike[str]) -> tuple[Path, str]:
     """(file of weights, name) of what a user calls an adapter; a repository is downloaded."""
     path = Path(source)
-    if path.is_dir():
+    if str(source) and path.is_dir():
         return _weights_in(path, path.resolve().name), path.resolve().name
     if path.is_file():
         if path.suffix != ".safetensors":

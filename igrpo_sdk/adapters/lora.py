@@ -121,7 +121,7 @@ def adapter_disabled(transformer: Any) -> Iterator[None]:
         yield
         return
     assert not any(layer.merged for layer in layers.values()), "unfuse before"
-    training = [p for p in adapter_parameters(transformer).values() if p.requires_grad]
+    training = {name for name, p in adapter_parameters(transformer).items() if p.requires_grad}
     were_off = any(layer.disable_adapters for layer in layers.values())
     transformer.disable_lora()
     try:
@@ -129,8 +129,8 @@ def adapter_disabled(transformer: Any) -> Iterator[None]:
     finally:
         if not were_off:
             transformer.enable_lora()  # which makes everything trainable
-        for parameter in adapter_parameters(transformer).values():
-            parameter.requires_grad_(any(parameter is other for other in training))
+        for name, parameter in adapter_parameters(transformer).items():
+            parameter.requires_grad_(name in training)
 
 
 def save_adapter(
@@ -199,6 +199,7 @@ class Adapter:
 
     @scale.setter
     def scale(self, scale: float) -> None:
+        """Raises `InputError` for one out of range, or while the adapter is fused."""
         check_number("adapter_scale", scale, 0.0, MAX_SCALE)
         if self.fused:
             raise InputError("adapter_scale: the adapter is fused; unfuse it first")

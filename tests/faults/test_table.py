@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 IDS = [f"I{k}" for k in range(1, 25)] + [f"S{k}" for k in range(1, 22)] + [f"M{k}" for k in range(1, 10)]
+IDS += ["H2", "H4", "H5", "H7"]  # the others come with publishing
 
 
 def rows(root: Path) -> dict[str, str]:
