@@ -665,7 +665,12 @@ def test_an_adapter_brings_its_base(shipped_weights: Path, tmp_path: Path) -> No
     assert not np.array_equal(comparison.base.frames, comparison.aligned.frames)
 
 
-def test_a_base_that_is_not_there(adapter: Path) -> None:
+def test_a_base_that_is_not_there(adapter: Path, model: Path) -> None:
+    for place in (str(model), ".", "../random"):  # a downloaded file must not choose folders here
+        info_of(base_model=place)(adapter)
+        with pytest.raises(WeightsError, match="is no preset and no Hub repository"):
+            IdentityPipeline.from_pretrained(adapter, device="cpu")
+    info_of(base_model="random")(adapter)
     with pytest.raises(WeightsError, match="its base 'random' is no preset and no Hub repository"):
         IdentityPipeline.from_pretrained(adapter, device="cpu")
     (adapter / INFO_FILE).write_text("{")
