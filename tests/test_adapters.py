@@ -131,6 +131,7 @@ def test_what_was_saved_is_loaded_bit_for_bit(pipe: IdentityPipeline, base: Tens
     assert (trained - base).abs().max() > 1e-2
     path = save_adapter(tmp_path / "out", transformer, AdapterInfo.of(TINY, pipe.backbone))
     assert sorted(os.listdir(path)) == [INFO_FILE, WEIGHTS_FILE] and os.listdir(tmp_path) == ["out"]
+    assert len({(path / name).stat().st_mode for name in os.listdir(path)}) == 1
     remove_adapter(transformer)
     assert torch.equal(says(transformer), base)
     pipe.load_adapter(path)

@@ -162,7 +162,7 @@ def write_adapter(
     Raises InputError for a directory that exists or that cannot be made, NumericsError for weights that are
     not finite, ResourceError when the disk does not take it. What was there is then still there.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     target = Path(directory).resolve()
     if target.exists() and not (overwrite and target.is_dir()):
@@ -178,14 +178,16 @@ def write_adapter(
     old = partial.with_suffix(".old")
     try:
         partial.mkdir()
-        save_file(tensors, partial / WEIGHTS_FILE, metadata=head)
+        (partial / WEIGHTS_FILE).write_bytes(
+            save(tensors, head)
+        )  # save_file would let only its owner read it
         (partial / INFO_FILE).write_text(text, "utf-8")
         for path in (partial / WEIGHTS_FILE, partial / INFO_FILE, partial):
             _flush(path)
         if target.exists():
             target.rename(old)
         partial.rename(target)
-    except Exception as error:  # safetensors has errors of its own for a full disk
+    except OSError as error:
         raise ResourceError(f"directory {str(target)!r}: could not be written ({error})") from error
     finally:
         if old.exists() and not target.exists():
