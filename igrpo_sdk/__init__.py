@@ -25,6 +25,8 @@ from igrpo_sdk.errors import (
 )
 
 if TYPE_CHECKING:
+    from igrpo_sdk.adapters.lora import Adapter
+    from igrpo_sdk.comparison import Comparison
     from igrpo_sdk.config import GenerationConfig, Geometry, Preset
     from igrpo_sdk.faces.analyzer import Face, FaceAnalyzer
     from igrpo_sdk.faces.measuring import find_people, measure
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Adapter": "igrpo_sdk.adapters.lora",
+    "Comparison": "igrpo_sdk.comparison",
     "Face": "igrpo_sdk.faces.analyzer",
     "FaceAnalyzer": "igrpo_sdk.faces.analyzer",
     "GenerationConfig": "igrpo_sdk.config",
@@ -52,7 +56,9 @@ _LAZY = {
 }
 
 __all__ = [
+    "Adapter",
     "Cancelled",
+    "Comparison",
     "DependencyError",
     "Face",
     "FaceAnalyzer",

@@ -116,3 +116,20 @@ def test_a_new_run_does_not_mix_with_an_older_one(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 3, {"state": {"elapsed": 1.0}})
     with pytest.raises(InputError, match="--resume auto"):
         checkpoint.find(tmp_path, None)
+
+
+def test_t4_a_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk; in a child, since it cannot be lifted again."""
+    checkpoint.save(tmp_path, 1, {"a": torch.zeros(3)}, keep=1)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            checkpoint.save(tmp_path, 2, {"a": torch.zeros(100_000)}, keep=1)
+        except ResourceError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-00000001"]
+    assert checkpoint.load(tmp_path / "step-00000001").step == 1

@@ -128,7 +128,7 @@ def base_of(source: str | os.PathLike[str]) -> AdapterInfo | None:
     A directory that holds a whole model is no adapter.
     """
     path = Path(source)
-    if path.is_dir():
+    if str(source) and path.is_dir():
         own = path / INFO_FILE
         return AdapterInfo.read(own) if own.is_file() and not (path / "model_index.json").exists() else None
     if path.exists() or not isinstance(source, str) or not REPO_ID.fullmatch(source):
@@ -162,7 +162,7 @@ def write_adapter(
     Raises InputError for a directory that exists or that cannot be made, NumericsError for weights that are
     not finite, ResourceError when the disk does not take it. What was there is then still there.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     target = Path(directory).resolve()
     if target.exists() and not (overwrite and target.is_dir()):
@@ -178,14 +178,16 @@ def write_adapter(
     old = partial.with_suffix(".old")
     try:
         partial.mkdir()
-        save_file(tensors, partial / WEIGHTS_FILE, metadata=head)
+        (partial / WEIGHTS_FILE).write_bytes(
+            save(tensors, head)
+        )  # save_file would let only its owner read it
         (partial / INFO_FILE).write_text(text, "utf-8")
         for path in (partial / WEIGHTS_FILE, partial / INFO_FILE, partial):
             _flush(path)
         if target.exists():
             target.rename(old)
         partial.rename(target)
-    except Exception as error:  # safetensors has errors of its own for a full disk
+    except OSError as error:
         raise ResourceError(f"directory {str(target)!r}: could not be written ({error})") from error
     finally:
         if old.exists() and not target.exists():
@@ -207,7 +209,7 @@ def _flush(path: Path) -> None:
 def _find(source: str | os.PathLike[str]) -> tuple[Path, str]:
     """(file of weights, name) of what a user calls an adapter; a repository is downloaded."""
     path = Path(source)
-    if path.is_dir():
+    if str(source) and path.is_dir():
         return _weights_in(path, path.resolve().name), path.resolve().name
     if path.is_file():
         if path.suffix != ".safetensors":

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from igrpo_sdk.backbones.base import Backbone
-from igrpo_sdk.backbones.loading import resolve
+from igrpo_sdk.backbones.loading import REPO_ID, resolve
 from igrpo_sdk.backbones.marks import weights_mark
-from igrpo_sdk.config import Geometry, Preset
+from igrpo_sdk.config import Geometry, Preset, preset_names
 from igrpo_sdk.errors import InputError, WeightsError
 
 __all__ = ["INFO_FILE", "SCHEMA", "AdapterInfo"]
@@ -67,6 +67,7 @@ class AdapterInfo:
     ) -> AdapterInfo:
         """What is to be said of an adapter that is trained on a pipeline's `preset` and its model.
 
+        Ask before the model is sharded or fused: the mark is that of its weights as they are.
         `reward`, `metrics`: how and how well it was made.
         """
         return cls(
@@ -109,14 +110,16 @@ class AdapterInfo:
             raise WeightsError(f"adapter: {path.name} is not usable: {error}. Copy it again") from error
 
     def resolve(self, name: str | Path) -> tuple[str | Path, str | None, Preset | None]:
-        """`loading.resolve` for the base of the adapter called `name`. Raises `WeightsError`."""
-        try:
-            source, revision, preset = resolve(self.base_model)
-        except InputError as error:
+        """`loading.resolve` for the base of the adapter called `name`: a preset, or a Hub repository.
+
+        Raises `WeightsError` for other bases: a file from elsewhere says nothing of this machine's folders.
+        """
+        if self.base_model not in preset_names() and not REPO_ID.fullmatch(self.base_model):
             raise WeightsError(
                 f"adapter {name}: its base {self.base_model!r} is no preset and no Hub repository; load the"
                 " base first, then load_adapter"
-            ) from error
+            )
+        source, revision, preset = resolve(self.base_model)
         return source, revision or self.base_revision, preset
 
     def check(self, name: str, preset: Preset, backbone: Backbone) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "OFFICIAL_TARGETS",
     "Adapter",
     "LoraSettings",
+    "adapter_config",
     "adapter_disabled",
     "adapter_parameters",
     "add_adapter",
@@ -96,11 +97,9 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
         transformer.add_adapter(config, ADAPTER)
     parameters = adapter_parameters(transformer)
     for name, parameter in parameters.items():
-        a = ".lora_A." in name
-        drawn = (
-            torch.randn(parameter.shape, generator=generator) / settings.rank if a else 0 * parameter.float()
-        )
-        parameter.data = drawn.to(parameter.device, torch.float32)
+        shape = parameter.shape
+        drawn = torch.randn(shape, generator=generator) if ".lora_A." in name else torch.zeros(shape)
+        parameter.data = (drawn / settings.rank).to(parameter.device)
         parameter.requires_grad_(True)
     return list(parameters.values())
 
@@ -121,7 +120,7 @@ def adapter_disabled(transformer: Any) -> Iterator[None]:
         yield
         return
     assert not any(layer.merged for layer in layers.values()), "unfuse before"
-    training = [p for p in adapter_parameters(transformer).values() if p.requires_grad]
+    training = {name for name, p in adapter_parameters(transformer).items() if p.requires_grad}
     were_off = any(layer.disable_adapters for layer in layers.values())
     transformer.disable_lora()
     try:
@@ -129,8 +128,8 @@ def adapter_disabled(transformer: Any) -> Iterator[None]:
     finally:
         if not were_off:
             transformer.enable_lora()  # which makes everything trainable
-        for parameter in adapter_parameters(transformer).values():
-            parameter.requires_grad_(any(parameter is other for other in training))
+        for name, parameter in adapter_parameters(transformer).items():
+            parameter.requires_grad_(name in training)
 
 
 def save_adapter(
@@ -138,23 +137,29 @@ def save_adapter(
 ) -> Path:
     """Write the adapter in a transformer as `write_adapter` does, in diffusers' format; return the path.
 
-    Stock diffusers loads it with `pipe.load_lora_weights(directory)`.
+    Stock diffusers loads it with `pipe.load_lora_weights(directory, weight_name=WEIGHTS_FILE)`. For a sharded
+    transformer gather the tensors and call `write_adapter` with `adapter_config`.
     """
     from peft import get_peft_model_state_dict
 
+    config = adapter_config(transformer)
+    weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
+    return write_adapter(directory, weights, config, info, overwrite)
+
+
+def adapter_config(transformer: Any) -> dict[str, Any]:
+    """PEFT's settings of the adapter in a transformer, as JSON has them. Raises `InputError` without one."""
     if not _layers(transformer):
-        raise InputError("transformer: holds no adapter that could be saved; add one first")
+        raise InputError("transformer: holds no adapter; add one first")
     config = transformer.peft_config[ADAPTER]
     targets = config.target_modules
-    said = {
+    return {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "target_modules": targets if isinstance(targets, str) else sorted(targets),
         "rank_pattern": dict(config.rank_pattern),
         "alpha_pattern": dict(config.alpha_pattern),
     }
-    weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
-    return write_adapter(directory, weights, said, info, overwrite)
 
 
 def remove_adapter(transformer: Any) -> None:
@@ -199,6 +204,7 @@ class Adapter:
 
     @scale.setter
     def scale(self, scale: float) -> None:
+        """Raises `InputError` for one out of range, or while the adapter is fused."""
         check_number("adapter_scale", scale, 0.0, MAX_SCALE)
         if self.fused:
             raise InputError("adapter_scale: the adapter is fused; unfuse it first")

@@ -10,7 +10,7 @@ All become `blocks.0.attn1.to_q` and "A". diffusers' own conversion of the third
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,18 +60,17 @@ class Key:
     part: Part
 
 
-def find_naming(name: str, keys: Iterable[str]) -> tuple[str, Naming]:
+def find_naming(name: str, keys: Collection[str]) -> tuple[str, Naming]:
     """(prefix, naming) that all keys of the file called `name` share.
 
     Raises `WeightsError` for a file without tensors, with several prefixes, or with none that is known.
     """
-    first = min(keys, default=None)
-    if first is None:
+    if not keys:
         raise WeightsError(f"adapter {name}: holds no tensors; copy it again")
-    prefix = next((prefix for prefix in _PREFIXES if first.startswith(prefix)), None)
+    prefix = next((prefix for prefix in _PREFIXES if any(key.startswith(prefix) for key in keys)), None)
     if prefix is None:
         known = ", ".join(f"{prefix}*" for prefix in _PREFIXES)
-        raise WeightsError(f"adapter {name}: tensor {first!r} has no known name; known are {known}")
+        raise WeightsError(f"adapter {name}: tensor {min(keys)!r} has no known name; known are {known}")
     others = [key for key in keys if not key.startswith(prefix)]
     if others:
         raise WeightsError(

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from evaluated import made_up, render_videos, write_lines
 from loose import load_loose
+from lora import make_adapter
 
-from igrpo_sdk import IdentityVideo
+from igrpo_sdk import IdentityPipeline, IdentityVideo
+from igrpo_sdk.adapters.lora import LoraSettings
 from igrpo_sdk.cli import main
 from igrpo_sdk.training.evaluation import measures as measures_module
 from igrpo_sdk.training.evaluation.comparing import table
@@ -223,6 +225,34 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert not np.array_equal(blank.frames, IdentityVideo.load(output / "videos/base/a.mp4").frames)
 
 
+def test_an_adapter_is_evaluated_beside_its_base(
+    suite: Path, tiny_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = IdentityPipeline.from_pretrained(tiny_directory, device="cpu")
+    adapter = make_adapter(pipe, tmp_path / "adapter")
+    words = ["--model", str(tiny_directory), "--suite", str(suite), "--device=cpu"]
+    aligned = [*words, "--adapter", str(adapter), "--floor"]
+    output = tmp_path / "out"
+    assert evaluate(output, *aligned) == 0
+    metrics = results(output)
+    assert metrics["aligned_minus_base_similarity"] == 0  # nobody finds faces in noise
+    assert f"--adapter={adapter}" in json.loads((output / "results.json").read_text("utf-8"))["command"]
+    assert "adapter adapter (" in (output / "report.html").read_text("utf-8")
+    made = {name: IdentityVideo.load(output / "videos" / name / "a.mp4") for name in ("base", "aligned")}
+    assert made["base"].settings["adapter"] is None and made["aligned"].settings["adapter"]["scale"] == 1
+    assert not np.array_equal(made["base"].frames, made["aligned"].frames)
+    # The base and the blank references are those of a run without the adapter, whichever came first.
+    assert evaluate(tmp_path / "plain", *words, "--floor") == 0
+    for name in ("base", "blank"):
+        for case in ("a", "b"):
+            file = Path("videos", name, f"{case}.mp4")
+            assert (output / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
+    # Videos of another adapter are not mixed in.
+    other = make_adapter(pipe, tmp_path / "other", LoraSettings(2, 2.0))
+    assert evaluate(output, *words, "--adapter", str(other)) == 1
+    assert "was made with adapter=" in capsys.readouterr().err
+
+
 def test_videos_can_be_made_first(suite: Path, tiny_directory: Path, tmp_path: Path) -> None:
     words = ["--model", str(tiny_directory), "--suite", str(suite), "--device=cpu", "--pack=nothing"]
     assert evaluate(tmp_path / "out", *words, "--videos-only") == 0
@@ -267,6 +297,8 @@ def test_choices_that_make_no_sense(drawn: Path, tmp_path: Path, capsys: pytest.
         ([], "model: none given, and no videos"),
         ([real, "--floor"], "model: none given; --floor"),
         ([real, "--against=tiny-vace"], "model: none given"),
+        ([real, "--adapter=default"], "model: none given"),
+        (["--model=tiny-vace", "--adapter=none"], "adapter: 'none' is the base"),
         (["--videos", str(drawn)], "give NAME=DIR"),
         (["--videos", f"a/b={drawn}"], "give NAME=DIR"),
         ([real, real], "must differ"),

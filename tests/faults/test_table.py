@@ -6,8 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-IDS = [f"I{k}" for k in range(1, 25)] + [f"S{k}" for k in range(1, 22)]
-IDS += [f"T{k}" for k in (7, 8, 9, 21)] + [f"M{k}" for k in range(1, 10)]
+IDS = [f"I{k}" for k in range(1, 25)] + [f"S{k}" for k in range(1, 22)] + [f"T{k}" for k in range(1, 22)]
+IDS += [f"M{k}" for k in range(1, 10)] + ["H2", "H4", "H5", "H7"]  # the others come with publishing
 
 
 def rows(root: Path) -> dict[str, str]:

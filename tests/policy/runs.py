@@ -37,7 +37,7 @@ def settings(model: Path, prompts: Path, **changes: Any) -> dict[str, Any]:
         "prompts": {"source": str(prompts)},
         "rollout": {"members": 2, "batch": 2, "steps": 4},
         "window": {"size": 1, "first": 1, "last": 2},
-        "update": {"groups": 2, "learning_rate": 1e-3, "average": 0.5},
+        "update": {"groups": 3, "learning_rate": 1e-3, "average": 0.5},
         "lora": {"rank": 2, "alpha": 2.0},
         "rewards": {"motion": {"floor": 0.99}},
         "evaluation": {"every": 2, "count": 2, "batch": 2, "shown": 1, "prompts": {"source": str(prompts)}},

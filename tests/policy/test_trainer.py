@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
+import yaml
 import yaml
 from runs import recipe, rows, settings, write_prompts
 from safetensors.torch import load_file
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.pipeline import IdentityPipeline
+from igrpo_sdk.training.checkpoint import list_checkpoints, load
 from igrpo_sdk.training.policy.evaluation import Alarm, Evaluator
 from igrpo_sdk.training.policy.prompts import PromptConfig
 from igrpo_sdk.training.policy.trainer import check_same_recipe, train_policy
@@ -124,24 +127,61 @@ def test_killed_anywhere_is_unbroken(
     assert same(adapter(tmp_path / "adapter"), unbroken)
 
 
+def launch(folder: Path, content: dict[str, Any]) -> subprocess.Popen[str]:
+    """The recipe as two processes, writing to `folder`/run."""
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump({"kind": "policy", **content}))
+    launcher = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    run = f"igrpo_sdk.training policy --recipe {file} --device cpu --resume auto --output {folder / 'run'}"
+    return subprocess.Popen(
+        [sys.executable, *f"-m {launcher} --dynamo_backend no -m {run}".split()],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def test_two_processes_learn_what_one_does(
     tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
 ) -> None:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump({"kind": "policy", **settings(tiny_directory, prompts)}))
-    launch = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    command = f"-m {launch} --dynamo_backend no -m igrpo_sdk.training policy --recipe {file} --device cpu"
-    done = subprocess.run(
-        [sys.executable, *command.split(), "--output", str(tmp_path / "run")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    made = adapter(tmp_path / "run" / "adapter")
-    for name, value in unbroken.items():
-        torch.testing.assert_close(made[name], value, rtol=1e-3, atol=1e-5)
+    """With three groups for two of them."""
+    process = launch(tmp_path, settings(tiny_directory, prompts))
+    told, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, told[-2000:]
+    for name, value in adapter(tmp_path / "run" / "adapter").items():
+        torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_go_on_where_one_was(
+    tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
+) -> None:
+    train_policy(recipe(tiny_directory, prompts, steps=1), tmp_path / "run", device="cpu")
+    process = launch(tmp_path, settings(tiny_directory, prompts))
+    told, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, told[-2000:]
+    for name, value in adapter(tmp_path / "run" / "adapter").items():
+        torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
+
+
+def test_t13_one_killed_process_ends_the_others(
+    tiny_directory: Path, prompts: Path, tmp_path: Path
+) -> None:
+    process = launch(tmp_path, {**settings(tiny_directory, prompts), "steps": 10_000})
+    try:
+        deadline = time.monotonic() + 120
+        while not list_checkpoints(tmp_path / "run" / "checkpoints"):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        victim = next(worker for worker in workers if "policy" in worker.cmdline())
+        victim.kill()
+        assert process.wait(timeout=120) != 0
+        _, alive = psutil.wait_procs(workers, timeout=5)
+        assert not alive
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(
@@ -183,12 +223,15 @@ def test_rewards_that_score_nobody_end_the_run(tiny_directory: Path, prompts: Pa
         train_policy(recipe(tiny_directory, prompts, rewards=faces), tmp_path, device="cpu")
 
 
-def test_a_gradient_that_is_not_finite_stops_before_anything_is_lost(
+def test_a_gradient_that_is_not_finite_changes_nothing(
     tiny_directory: Path, prompts: Path, tmp_path: Path
 ) -> None:
-    wild = {"groups": 2, "learning_rate": 1e30, "average": 0.5}
+    """A first update of a size that no later step survives; the checkpoint after it is the last."""
+    wild = {"groups": 3, "learning_rate": 1e30, "average": 0.5}
     with pytest.raises(NumericsError, match="not finite|norm is"):
         train_policy(recipe(tiny_directory, prompts, update=wild), tmp_path, device="cpu")
+    [path] = list_checkpoints(tmp_path / "checkpoints")
+    assert all(value.isfinite().all() for value in load(path).parts["adapter"].values())
 
 
 def test_the_alarm() -> None:

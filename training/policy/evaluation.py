@@ -64,10 +64,10 @@ class Alarm:
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """Mean of each term over the prompts that could be scored, and the first videos [N, F, H, W, 3]."""
+    """Mean of each term over the prompts that could be scored, and this process's first videos."""
 
     numbers: dict[str, float]
-    frames: Tensor
+    frames: tuple[Tensor, ...]
 
 
 class Evaluator:
@@ -115,7 +115,7 @@ class Evaluator:
             for terms in (handle.result() for handle in handles)
             for k in range(len(next(iter(terms.values()))))
         ]
-        return Evaluated(_means(self._processes.gather(rows)), torch.stack(shown[: config.shown or 1]))
+        return Evaluated(_means(self._processes.gather(rows)), tuple(shown[: config.shown]))
 
     def alarm(self, numbers: Mapping[str, float]) -> str | None:
         """Why the run should stop, or None. Call it once for each evaluation."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from igrpo_sdk.errors import DependencyError
@@ -91,11 +92,9 @@ class PolicyLog:
         shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in kept.items())
         print(f"[{name}] step {step} elapsed {elapsed:.1f}", *shown, flush=True)
 
-    def video(self, name: str, step: int, frames: Tensor, fps: float) -> None:
-        """Show videos uint8 [N, F, H, W, 3]: their first, middle and last frames, a row each."""
-        if self._board is None:
+    def videos(self, name: str, step: int, videos: Sequence[Tensor]) -> None:
+        """Show videos uint8 [F, H, W, 3]: their first, middle and last frames, a row each."""
+        if self._board is None or not videos:
             return
-        count = frames.shape[1]
-        picked = frames[:, [0, count // 2, count - 1]]
-        sheet = picked.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
-        self._board.add_image(name, sheet.numpy(), step, dataformats="HWC")
+        rows = [video[[0, len(video) // 2, -1]].permute(1, 0, 2, 3).flatten(1, 2) for video in videos]
+        self._board.add_image(name, torch.cat(rows).numpy(), step, dataformats="HWC")

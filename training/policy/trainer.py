@@ -193,7 +193,7 @@ class _Run:
         with self.average.applied():
             found = self.evaluator.evaluate()
         self.log.event("evaluation", self.step, self.elapsed, found.numbers)
-        self.log.video("evaluation", self.step, found.frames, self.pipe.preset.geometry.fps)
+        self.log.videos("evaluation", self.step, found.frames)
         reason = self.evaluator.alarm(found.numbers)
         if reason is not None:
             self.log.event("alarm", self.step, self.elapsed, {"reason": reason})
