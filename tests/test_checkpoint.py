@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np

@@ -143,7 +143,10 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
 
 def _write_part(path: Path, part: Any) -> str:
     with path.open("wb") as file:
-        torch.save(part, file)
+        try:
+            torch.save(part, file)
+        except RuntimeError as error:  # what torch's own writer makes of a disk that is full
+            raise OSError(f"torch could not write it: {error}") from error
         file.flush()
         os.fsync(file.fileno())
     return _hash(path)

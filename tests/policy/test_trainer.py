@@ -15,7 +15,6 @@ import psutil
 import pytest
 import torch
 import yaml
-import yaml
 from runs import recipe, rows, settings, write_prompts
 from safetensors.torch import load_file
 from torch import Tensor
@@ -98,7 +97,7 @@ def test_resumed_is_unbroken(
 def test_killed_anywhere_is_unbroken(
     tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
 ) -> None:
-    """kill -9 at random moments until the run ends; a forked child has everything loaded already."""
+    """kill -9 at up to 20 random moments; a forked child has everything loaded already."""
     dice, kills = random.Random(0), 0
     for _ in range(60):
         child = os.fork()
@@ -109,7 +108,7 @@ def test_killed_anywhere_is_unbroken(
                 os._exit(0)
             except BaseException:
                 os._exit(1)
-        patience = dice.uniform(0.3, 2.5) if kills < 8 else 60.0
+        patience = dice.uniform(0.05, 1.0) if kills < 20 else 60.0
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -123,7 +122,7 @@ def test_killed_anywhere_is_unbroken(
             continue
         assert status == 0
         break
-    assert kills >= 2
+    assert kills >= 10  # or the machine is so fast that the run ends earlier
     assert same(adapter(tmp_path / "adapter"), unbroken)
 
 
@@ -164,9 +163,7 @@ def test_two_processes_go_on_where_one_was(
         torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
 
 
-def test_t13_one_killed_process_ends_the_others(
-    tiny_directory: Path, prompts: Path, tmp_path: Path
-) -> None:
+def test_t13_one_killed_process_ends_the_others(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
     process = launch(tmp_path, {**settings(tiny_directory, prompts), "steps": 10_000})
     try:
         deadline = time.monotonic() + 120
