@@ -220,6 +220,16 @@ def test_rewards_that_score_nobody_end_the_run(tiny_directory: Path, prompts: Pa
         train_policy(recipe(tiny_directory, prompts, rewards=faces), tmp_path, device="cpu")
 
 
+def test_a_step_in_which_nobody_is_scored_is_skipped(
+    tiny_directory: Path, prompts: Path, tmp_path: Path
+) -> None:
+    faces = {"faces": {"weight": 1.0}, "scoring": {"patience": 100}}
+    with pytest.warns(UserWarning, match="have no score"):
+        made = train_policy(recipe(tiny_directory, prompts, rewards=faces), tmp_path, device="cpu")
+    assert all(row["skipped"] == 1 and row["missing/faces"] == 1 for row in rows(tmp_path, "step"))
+    assert not any(value.any() for name, value in adapter(made).items() if "lora_B" in name)
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing(
     tiny_directory: Path, prompts: Path, tmp_path: Path
 ) -> None:

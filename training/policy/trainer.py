@@ -239,8 +239,11 @@ class _Run:
     def update(
         self, part: list[tuple[Chunk, Pending]], advantages: dict[tuple[int, int], float], steps: int
     ) -> None:
-        """One optimiser update from the videos of all processes."""
+        """One optimiser update from the videos of all processes, if there is anything to learn from them."""
         recipe = self.recipe
+        if not any(advantages.values()):  # nobody was scored, or all alike; every process sees the same
+            self.sums.add(skipped=torch.ones(()))
+            return
         groups = recipe.update.groups // recipe.update.updates
         self.optimizer.zero_grad()
         for chunk, _ in part:
