@@ -197,17 +197,17 @@ def test_divergence_from_the_model_without_its_adapter(kind: Literal["mean", "ve
 
 
 def test_an_update_beyond_the_clip_stops() -> None:
+    """One step of one video, made so much likelier that its ratio leaves the range."""
     toy = Toy()
-    chunks = roll(toy, RolloutConfig(members=2, batch=2), groups(1))
-    good = torch.tensor([1.0, -1.0])
-    far = 20 * gradient(toy, chunks, good, weighted=False)
+    [chunk] = roll(toy, RolloutConfig(members=2, batch=2), groups(1))
+    steps = chunk.trajectory.transitions[:1]
+    chunk = replace(chunk, trajectory=replace(chunk.trajectory, transitions=steps))
+    good = torch.tensor([1.0, 0.0])
+    pull = gradient(toy, [chunk], good, weighted=False)
     with torch.no_grad():
-        toy.transformer.offset -= far
-    sums = Sums()
-    toy.transformer.zero_grad()
-    learner(toy, clip=1e-6).grpo(chunks[0], good, 4, sums)
-    assert sums.as_pairs()["clip_fraction"][0] == 2.0
-    assert toy.transformer.offset.grad is not None and not toy.transformer.offset.grad.any()
+        toy.transformer.offset -= pull * 1e-3 / pull.norm()
+    assert gradient(toy, [chunk], good).any()
+    assert not gradient(toy, [chunk], good, clip=1e-9).any()
 
 
 def test_best_of_n_moves_towards_the_best() -> None:

@@ -23,9 +23,11 @@ __all__ = ["Alarm", "Evaluated", "EvaluationConfig", "Evaluator"]
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """`count` prompts, always the same, every `every` steps, made as a user would make them: by the preset's
-    solver, without noise in its steps, with seeds 0, 1, ... steps: of the solver, None for the preset's.
-    batch: videos at once. shown: videos in TensorBoard.
+    """`count` prompts, always the same, of validation people where they are the world's, every `every` steps.
+
+    Videos are made as a user would make them: by the preset's solver, without noise in its steps, with seeds
+    0, 1, ... steps: of the solver, None for the preset's. batch: videos at once. shown: videos in
+    TensorBoard.
     """
 
     every: int = 10
@@ -34,7 +36,7 @@ class EvaluationConfig:
     steps: int | None = None
     shown: int = 4
     seed: int = 12345
-    prompts: PromptConfig = field(default_factory=lambda: PromptConfig(split="validation"))
+    prompts: PromptConfig = field(default_factory=PromptConfig)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -84,7 +86,7 @@ class Evaluator:
         """See the classes of the arguments. Raises InputError for prompts that cannot be had."""
         self._config, self._alarm = config, alarm
         self._pipe, self._scorer, self._processes = pipe, scorer, processes
-        source = make_prompts(config.prompts, config.seed)
+        source = make_prompts(config.prompts, config.seed, "validation")
         self._prompts = [source.prompt(number) for number in range(config.count)]
         self.state: dict[str, Any] = {"first": None, "alarms": 0}
 

@@ -47,24 +47,23 @@ class Prompts(Protocol):
 class PromptConfig:
     """Where prompts come from.
 
-    source: "world", or the path of a JSON Lines file (`dataset.read_cases`). split, people, actions: of the
-    world's prompts; `people` are the numbers of people to draw from, evenly by their repetitions.
+    source: "world", or the path of a JSON Lines file (`dataset.read_cases`). people, actions: of the world's
+    prompts; `people` are the numbers of people to draw from, evenly by their repetitions.
     """
 
     source: str = "world"
-    split: str = "train"
     people: tuple[int, ...] = (2, 2, 3)
     actions: tuple[str, ...] = ACTIONS
 
-    def __post_init__(self) -> None:
-        """Refuse the people of tests: nothing is trained on them."""
-        if self.source == "world" and self.split not in ("train", "validation"):
-            raise InputError(f"prompts.split={self.split!r}: use 'train', or 'validation' to evaluate")
 
+def make_prompts(config: PromptConfig, seed: int, split: str) -> Prompts:
+    """The prompts of a recipe, in the order of `seed`; `split` says whom of the world they show.
 
-def make_prompts(config: PromptConfig, seed: int) -> Prompts:
-    """The prompts of a recipe, in the order of `seed`. Raises InputError for a file that is none."""
-    return WorldPrompts(config, seed) if config.source == "world" else FilePrompts(Path(config.source), seed)
+    Raises InputError for a file that is none, and for what no scene has.
+    """
+    if config.source == "world":
+        return WorldPrompts(config, seed, split)
+    return FilePrompts(Path(config.source), seed)
 
 
 class WorldPrompts:
@@ -72,9 +71,9 @@ class WorldPrompts:
 
     distinct = None
 
-    def __init__(self, config: PromptConfig, seed: int) -> None:
+    def __init__(self, config: PromptConfig, seed: int, split: str) -> None:
         """See `make_prompts`."""
-        self._config, self._seed = config, seed
+        self._config, self._seed, self.split = config, seed, split
         self.prompt(0)  # wrong actions and numbers of people are told here
 
     def prompt(self, number: int) -> Prompt:
@@ -82,7 +81,7 @@ class WorldPrompts:
         config = self._config
         dice = random.Random(f"{self._seed}-prompt-{number}")
         seed = dice.randrange(2**62)
-        scene = sample_scene(seed, config.split, dice.choice(config.people), config.actions)
+        scene = sample_scene(seed, self.split, dice.choice(config.people), config.actions)
         people = torch.tensor([actor.identity for actor in scene.actors])
         pictures = render_references(people, torch.full_like(people, seed)).numpy()
         moved = any(actor.action in ("swap", "walk_in") for actor in scene.actors)

@@ -150,7 +150,7 @@ class _Run:
             steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
         )
         recipe.window.check(self.settings.steps)
-        self.prompts = make_prompts(recipe.prompts, recipe.seed)
+        self.prompts = make_prompts(recipe.prompts, recipe.seed, "train")
         _check_enough(self.prompts.distinct, recipe.update.groups)
         self._add_adapter()
         self.scorer = Scorer(make_rewards(recipe.rewards), recipe.rewards.scoring)
