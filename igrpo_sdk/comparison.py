@@ -54,7 +54,7 @@ video, .pair img { width: 100%; height: auto; }
 .references { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 1rem; }
 figcaption, caption { color: #52606d; text-align: left; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem 1.5rem .35rem 0; border-bottom: 1px solid #d9e2ec; }
+th, td { text-align: left; padding: .35rem clamp(.4rem, 2vw, 1.5rem) .35rem 0; border-bottom: 1px solid #d9e2ec; }
 th[scope=row] { font-weight: 400; }
 .better { color: #00613f; }
 .worse { color: #a33c00; }
@@ -200,7 +200,7 @@ def _row(words: str, base: float | None, aligned: float | None, more_is_better: 
         cells.append("-")
     else:
         cells.append(f"{aligned - base:+.3f}")
-        if aligned != base:
+        if cells[0] != cells[1]:  # as shown: what rounds to nothing is no gain
             mark = "better" if (aligned > base) == more_is_better else "worse"
     row = f'<th scope="row">{_text(words)}</th><td>{cells[0]}</td><td>{cells[1]}</td>'
     return f'<tr>{row}<td class="{mark}">{cells[2]}</td></tr>'
