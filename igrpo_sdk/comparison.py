@@ -54,7 +54,8 @@ video, .pair img { width: 100%; height: auto; }
 .references { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 1rem; }
 figcaption, caption { color: #52606d; text-align: left; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem clamp(.4rem, 2vw, 1.5rem) .35rem 0; border-bottom: 1px solid #d9e2ec; }
+th, td { text-align: left; border-bottom: 1px solid #d9e2ec; }
+th, td { padding: .35rem clamp(.4rem, 2vw, 1.5rem) .35rem 0; }
 th[scope=row] { font-weight: 400; }
 .better { color: #00613f; }
 .worse { color: #a33c00; }
