@@ -39,15 +39,13 @@ from igrpo_sdk.training.evaluation.judge import judge_references, judge_signatur
 from igrpo_sdk.training.evaluation.making import GREY, keep_settings
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.evaluation.statistics import Estimate, bootstrap, mean
-from igrpo_sdk.training.evaluation.suites import reference_pictures
 from igrpo_sdk.training.world.captions import caption
-from igrpo_sdk.training.world.renderer import render_scenes
-from igrpo_sdk.training.world.scenes import ACTIONS, Scene, sample_scene
+from igrpo_sdk.training.world.renderer import reference_pictures, render_scenes
+from igrpo_sdk.training.world.scenes import STAYING, Scene, sample_scene
 
 Frames = NDArray[np.uint8]
 
 JUDGED_EVERY = 4
-IDENTITY_ACTIONS = tuple(action for action in ACTIONS if action not in ("swap", "walk_in"))
 IDENTITY_SETS = ("renders", "vae", "generated", "blank")
 FOLLOWING_SETS = ("following_renders", "following")
 SHEET_ROWS = 10
@@ -61,7 +59,7 @@ def scenes_of(name: str, pairs: int) -> list[Scene]:
     """The scenes of a set of clips: two people of the test split."""
     if name in FOLLOWING_SETS:
         return [sample_scene(10_000 + k, "test", 2) for k in range(pairs)]
-    return [sample_scene(k, "test", 2, IDENTITY_ACTIONS) for k in range(pairs)]
+    return [sample_scene(k, "test", 2, STAYING) for k in range(pairs)]
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from igrpo_sdk.video import written_whole
 from ..dataset import FIELDS, Case, read_cases
 from ..world.captions import caption
 from ..world.identities import FACE_RANGES, SPLITS, identity_vectors
-from ..world.renderer import render_references
-from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, PLACES_BY_COUNT, Actor, Scene
+from ..world.renderer import reference_pictures
+from ..world.scenes import BACKGROUNDS, LIGHTS, PLACES_BY_COUNT, STAYING, Actor, Scene
 from .reader import appearance_vectors
 
 WORLD_PARTS = ("easy", "contact", "hard")
@@ -41,7 +41,6 @@ DEFAULT_CASES = 200
 
 _APART = ("stand", "talk", "laugh", "smile", "nod", "shake", "look_around")
 _CLOSE = ("turn", "lean_in")
-_STAYING = tuple(action for action in ACTIONS if action not in ("walk_in", "swap"))
 
 
 def load_suite(suite: str, count: int | None, folder: Path) -> list[Case]:
@@ -118,8 +117,8 @@ def _cast(part: str, index: int, rng: random.Random) -> tuple[list[int], list[st
         return rng.sample(test, 2), ["swap", "swap"]
     if index % 3 == 1:
         person = rng.choice(test)
-        return rng.sample([person, look_alike(person)], 2), rng.choices(_STAYING, k=2)
-    return rng.sample(test, 3), rng.choices(_STAYING, k=3)
+        return rng.sample([person, look_alike(person)], 2), rng.choices(STAYING, k=2)
+    return rng.sample(test, 3), rng.choices(STAYING, k=3)
 
 
 def look_alike(person: int) -> int:
@@ -146,12 +145,6 @@ def _test_people() -> NDArray[np.float32]:
 def _turns(count: int) -> list[tuple[str, int]]:
     """(part, index) of the first `count` cases of the built-in suite."""
     return [(WORLD_PARTS[k % len(WORLD_PARTS)], k // len(WORLD_PARTS)) for k in range(count)]
-
-
-def reference_pictures(scene: Scene) -> NDArray[np.uint8]:
-    """Close-ups of a scene's people, uint8 (P, 144, 144, 3), in reference order."""
-    people = torch.tensor([actor.identity for actor in scene.actors])
-    return np.asarray(render_references(people, torch.full_like(people, scene.seed)).numpy())
 
 
 def export(cases: Sequence[Case], folder: Path) -> list[Case]:

@@ -13,10 +13,9 @@ from torch import Tensor
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.pipeline import IdentityPipeline
 
-from ..rewards.base import Rollout
 from ..rewards.scoring import Scorer
 from .processes import Processes
-from .prompts import Prompt, PromptConfig, make_prompts
+from .prompts import PromptConfig, make_prompts
 
 __all__ = ["Alarm", "Evaluated", "EvaluationConfig", "Evaluator"]
 
@@ -110,7 +109,7 @@ class Evaluator:
             frames = [torch.from_numpy(video.frames) for video in videos]
             shown += frames
             handles.append(
-                self._scorer.submit([_rollout(*each) for each in zip(prompts, frames, strict=True)])
+                self._scorer.submit([p.rollout(video, -1) for p, video in zip(prompts, frames, strict=True)])
             )
         rows = [
             {name: scores[k] for name, scores in terms.items()}
@@ -134,10 +133,6 @@ class Evaluator:
             f"{config.reward} rose from {first[config.reward]:.3f} to {numbers[config.reward]:.3f} while "
             + ", ".join(f"{name} fell from {first[name]:.3f} to {numbers[name]:.3f}" for name in fallen)
         )
-
-
-def _rollout(prompt: Prompt, frames: Tensor) -> Rollout:
-    return Rollout(frames, prompt.references, prompt.text, -1, prompt.places, prompt.scene)
 
 
 def _means(rows: list[dict[str, float | None]]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -73,8 +73,3 @@ class Processes:
     def wait(self) -> None:
         """Wait for all."""
         self._accelerator.wait_for_everyone()
-
-    def agree(self, content: Any, what: str) -> None:
-        """Assert that all processes have the same `content`."""
-        others = self.gather([content])
-        assert all(other == content for other in others), f"processes differ in {what}"

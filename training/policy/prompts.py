@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
+from torch import Tensor
 
 from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.references import Reference
 
 from ..dataset import read_cases
+from ..rewards.base import Rollout
 from ..world.captions import caption
-from ..world.renderer import render_references
-from ..world.scenes import ACTIONS, Scene, sample_scene
+from ..world.renderer import reference_pictures
+from ..world.scenes import ACTIONS, STAYING, Scene, sample_scene
 
 __all__ = ["FilePrompts", "Prompt", "PromptConfig", "Prompts", "WorldPrompts", "make_prompts"]
 
@@ -28,6 +29,10 @@ class Prompt:
     text: str
     places: tuple[str, ...] | None = None
     scene: Scene | None = None
+
+    def rollout(self, frames: Tensor, group: int) -> Rollout:
+        """A video uint8 [F, H, W, 3] of this prompt, for the rewards."""
+        return Rollout(frames, self.references, self.text, group, self.places, self.scene)
 
 
 class Prompts(Protocol):
@@ -82,13 +87,11 @@ class WorldPrompts:
         dice = random.Random(f"{self._seed}-prompt-{number}")
         seed = dice.randrange(2**62)
         scene = sample_scene(seed, self.split, dice.choice(config.people), config.actions)
-        people = torch.tensor([actor.identity for actor in scene.actors])
-        pictures = render_references(people, torch.full_like(people, seed)).numpy()
-        moved = any(actor.action in ("swap", "walk_in") for actor in scene.actors)
+        stay = all(actor.action in STAYING for actor in scene.actors)
         return Prompt(
-            tuple(map(Reference.load, pictures)),
+            tuple(map(Reference.load, reference_pictures(scene))),
             caption(scene, seed),
-            None if moved else tuple(actor.place for actor in scene.actors),
+            tuple(actor.place for actor in scene.actors) if stay else None,
             scene,
         )
 

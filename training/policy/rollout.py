@@ -116,7 +116,8 @@ def make_chunks(
         )
         frames = backbone.decode(trajectory.video_latents)
         rollouts = tuple(
-            _rollout(groups[index], video) for (index, _), video in zip(rows, frames, strict=True)
+            groups[index].prompt.rollout(video, groups[index].number)
+            for (index, _), video in zip(rows, frames, strict=True)
         )
         yield Chunk(tuple(rows), conditioning, trajectory, rollouts)
 
@@ -130,8 +131,3 @@ def _encode(backbone: Backbone, settings: GenerationConfig, groups: Sequence[Gro
 
 def _seed(seed: int, group: int, member: int) -> int:
     return video_seed(video_seed(seed, group + 1), member + 1)
-
-
-def _rollout(group: Group, frames: torch.Tensor) -> Rollout:
-    prompt = group.prompt
-    return Rollout(frames, prompt.references, prompt.text, group.number, prompt.places, prompt.scene)

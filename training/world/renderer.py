@@ -6,8 +6,10 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .backgrounds import draw_backgrounds, reference_backgrounds
@@ -102,6 +104,12 @@ def render_references(
     pose = reference_poses(seeds * 7919 + identities)
     poses = torch.stack([pose[name].view(-1) for name in CHANNELS], -1)
     return render_closeups(vectors, poses, seeds * 104_729 + identities, size)
+
+
+def reference_pictures(scene: Scene) -> NDArray[np.uint8]:
+    """Close-ups of a scene's people, uint8 (P, 144, 144, 3), in reference order, from the scene's seed."""
+    people = torch.tensor([actor.identity for actor in scene.actors])
+    return np.asarray(render_references(people, torch.full_like(people, scene.seed)).numpy())
 
 
 @torch.no_grad()

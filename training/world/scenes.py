@@ -20,6 +20,8 @@ ACTIONS = (
 )  # fmt: skip
 """stand: looks at the camera. shake: shakes the head. turn: turns to the others. walk_in: enters from the
 nearer side. swap: two people change places, the one with the lower reference number passing in front."""
+STAYING = tuple(action for action in ACTIONS if action not in ("walk_in", "swap"))
+"""What people do at their place from beginning to end."""
 BACKGROUNDS = (
     "blue wall", "green wall", "red wall", "yellow wall", "purple wall", "orange wall", "grey wall",
     "white wall", "brick wall", "window", "bookshelf", "garden",
