@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +30,7 @@ class PolicyLog:
         """Raises DependencyError without tensorboardX."""
         self._file = output / "metrics.jsonl"
         self._scores: dict[str, float] = {}
+        self._seconds: dict[str, float] = defaultdict(float)
         self._board: Any = None
         if writes:
             try:
@@ -46,6 +50,13 @@ class PolicyLog:
     ) -> None:
         if self._board is not None:
             self._board.close()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of what is done inside to a stage of the step, for `step`."""
+        start = time.monotonic()
+        yield
+        self._seconds[f"seconds/{stage}"] += time.monotonic() - start
 
     def scores(self, tables: Mapping[str, Tensor], advantages: Tensor) -> None:
         """Note the scores [G, N] of each term and the advantages of a step, for `step`."""
@@ -75,8 +86,9 @@ class PolicyLog:
             for key, value in asdict(one).items()
             if value and key != "scored"
         }
-        self.event("step", step, elapsed, self._scores | means | told)
+        self.event("step", step, elapsed, self._scores | means | told | self._seconds)
         self._scores = {}
+        self._seconds.clear()
 
     def event(self, name: str, step: int, elapsed: float, values: Mapping[str, Any]) -> None:
         """Write numbers or words under a name; what is not finite is left out."""

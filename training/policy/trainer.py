@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -125,10 +126,13 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
     with run.scorer, run.log:
         while not run.evaluate() and not run.finished:
             trained = recipe.window.trained(recipe.seed, run.step, run.step / recipe.steps)
-            parts = [run.roll(groups, trained) for groups in run.draw_groups()]
-            advantages = run.advantages(parts)
-            for part in parts:
-                run.update(part, advantages, len(trained))
+            with run.log.timed("rollout"):
+                parts = [run.roll(groups, trained) for groups in run.draw_groups()]
+            with run.log.timed("waiting_for_scores"):
+                advantages = run.advantages(parts)
+            with run.log.timed("update"):
+                for part in parts:
+                    run.update(part, advantages, len(trained))
             run.finish_step()
         run.save()
     return run.export()
@@ -140,6 +144,7 @@ class _Run:
     def __init__(self, recipe: PolicyRecipe, output: Path, device: str) -> None:
         self.recipe, self.output, self.step = recipe, output, 0
         self._behind, self._start = 0.0, time.monotonic()
+        self._drawer, self._drawn = ThreadPoolExecutor(1), dict[int, Future[list[list[Group]]]]()
         self.processes = Processes(device)
         self.pipe = IdentityPipeline.from_pretrained(
             recipe.model, adapter="none", device=self.processes.device, dtype=getattr(torch, recipe.dtype)
@@ -171,8 +176,13 @@ class _Run:
             transformer.compile_repeated_blocks(fullgraph=True)
         self.average = Average({"transformer": transformer}, recipe.update.average)
         update = recipe.update
+        # Log-probabilities are means over elements, so gradients are tiny: eps=1e-8 would slow learning.
         self.optimizer = torch.optim.AdamW(
-            self.parameters, update.learning_rate, (0.9, update.beta2), weight_decay=update.weight_decay
+            self.parameters,
+            update.learning_rate,
+            (0.9, update.beta2),
+            eps=1e-14,
+            weight_decay=update.weight_decay,
         )
 
     @property
@@ -200,9 +210,15 @@ class _Run:
         return reason is not None
 
     def draw_groups(self) -> list[list[Group]]:
-        """This process's groups of the step, a list for each update."""
+        """This process's groups of the step, a list for each update; a thread begins with the next ones."""
+        drawn = self._drawn.pop(self.step, None) or self._drawer.submit(self._draw, self.step)
+        if self.step + 1 < self.recipe.steps:
+            self._drawn[self.step + 1] = self._drawer.submit(self._draw, self.step + 1)
+        return drawn.result()
+
+    def _draw(self, step: int) -> list[list[Group]]:
         update = self.recipe.update
-        numbers = range(self.step * update.groups, (self.step + 1) * update.groups)
+        numbers = range(step * update.groups, (step + 1) * update.groups)
         size = update.groups // update.updates
         parts = [numbers[start : start + size] for start in range(0, update.groups, size)]
         mine = [self.processes.share(part) for part in parts]
