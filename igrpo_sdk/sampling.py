@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
@@ -214,9 +215,15 @@ def draw_noise(seeds: Sequence[int], shapes: Sequence[tuple[int, int, int, int]]
     """
     most = max(shape[1] for shape in shapes)
     noise = torch.zeros(len(seeds), shapes[0][0], most, *shapes[0][2:])
-    for row, seed, shape in zip(noise, seeds, shapes, strict=True):
+
+    def fill(row: Tensor, seed: int, shape: tuple[int, int, int, int]) -> None:
         generator = torch.Generator("cpu").manual_seed(seed)
         row[:, most - shape[1] :] = torch.randn(shape, generator=generator)
+
+    # A generator draws in one thread: 3 ms a video of tiny-vace, and a GPU would wait for 64 of them.
+    with ThreadPoolExecutor(8) as threads:
+        for _ in threads.map(fill, noise, seeds, shapes):
+            pass
     return noise
 
 

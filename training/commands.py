@@ -69,7 +69,7 @@ def train_policy(
     kind = data.pop("kind")
     if kind != "policy":
         raise InputError(f"recipe {recipe!r} has kind {kind!r}: `igrpo train world` runs it")
-    from .policy.trainer import PolicyRecipe
+    from .policy.config import PolicyRecipe
     from .policy.trainer import train_policy as run
 
     adapter = run(build(PolicyRecipe, data), Path(output), resume, device)

@@ -26,9 +26,9 @@ from igrpo_sdk.adapters.lora import add_adapter
 from igrpo_sdk.config import ASSETS, Geometry, Preset
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.evaluation.results import hardware, write_results
+from igrpo_sdk.training.policy.config import PolicyRecipe
 from igrpo_sdk.training.policy.prompts import Prompt
 from igrpo_sdk.training.policy.rollout import Chunk, Group, make_chunks
-from igrpo_sdk.training.policy.trainer import PolicyRecipe
 from igrpo_sdk.training.policy.update import Learner, Sums
 from igrpo_sdk.training.recipe import build, read_recipe
 

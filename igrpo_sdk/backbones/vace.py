@@ -20,7 +20,7 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Conditioning, ReferenceOrder
-from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence, fits_whole
+from igrpo_sdk.backbones.wan_vae import clips_at_once, decode_sequence, encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import NumericsError, WeightsError
 from igrpo_sdk.references import Reference, letterbox
@@ -168,11 +168,14 @@ class VaceBackbone:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Frames, uint8 [B, F, H, W, 3] on the CPU; one video at a time, for memory."""
+        """Frames, uint8 [B, F, H, W, 3] on the CPU; as many videos at a time as `clips_at_once` says."""
         mean, std_inverse = self._latent_statistics(self.vae.dtype)
+        frames, scale = (latents.shape[2] - 1) * self.temporal_scale + 1, self.spatial_scale
+        together = clips_at_once(self.vae, frames, latents.shape[3] * scale, latents.shape[4] * scale)
+        decode = partial(decode_sequence, self.vae) if together else self._decode_in_chunks
         videos = []
-        for latent in latents.to(self.vae.dtype).unbind():
-            video = self._decode_one(latent[None] / std_inverse + mean)
+        for some in torch.split(latents.to(self.vae.dtype), together or 1):
+            video = decode(some / std_inverse + mean)
             if not torch.isfinite(video).all():
                 raise NumericsError("decode: the VAE's output is not finite; use a float32 VAE")
             pixels = ((video * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
@@ -250,7 +253,7 @@ class VaceBackbone:
         """Normalised latents [z, T, h, w] of pixels [3, F, H, W] in [-1, 1]."""
         dtype = self.vae.dtype
         video = pixels[None].to(self.device, dtype)
-        if fits_whole(self.vae, *pixels.shape[1:]):
+        if clips_at_once(self.vae, *pixels.shape[1:]):
             latents = encode_sequence(self.vae, video).chunk(2, dim=1)[0]
         else:
             latents = self.vae.encode(video).latent_dist.mode()
@@ -258,11 +261,8 @@ class VaceBackbone:
         normalised: Tensor = ((latents.float() - mean) * std_inverse).to(dtype)[0]
         return normalised
 
-    def _decode_one(self, z: Tensor) -> Tensor:
-        """Video [1, 3, F, H, W] of latents [1, z, T, h, w]; its values may leave [-1, 1]."""
-        frames, scale = (z.shape[2] - 1) * self.temporal_scale + 1, self.spatial_scale
-        if fits_whole(self.vae, frames, z.shape[3] * scale, z.shape[4] * scale):
-            return decode_sequence(self.vae, z)
+    def _decode_in_chunks(self, z: Tensor) -> Tensor:
+        """What `decode_sequence` gives, within the memory of a few frames."""
         video: Tensor = self.vae.decode(z, return_dict=False)[0]
         return video
 

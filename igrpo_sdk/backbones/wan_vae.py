@@ -39,14 +39,22 @@ from torch import Tensor
 from igrpo_sdk.errors import InputError
 
 _LARGEST_ACTIVATION = 256 * 2**20  # bytes
+_LARGEST_BATCH = 2**30
 
 
-def fits_whole(vae: AutoencoderKLWan, frames: int, height: int, width: int) -> bool:
-    """True when the widest activation of a whole clip stays under 256 MiB; other clips go in chunks."""
+def clips_at_once(vae: AutoencoderKLWan, frames: int, height: int, width: int) -> int:
+    """How many whole clips go through the VAE together; 0 for a clip that has to go in chunks, alone.
+
+    The widest activation of a clip must stay under 256 MiB; on a GPU, where launching the kernels for one
+    small clip takes longer than they do, as many go together as stay under 1 GiB.
+    """
     config = vae.config
     channels = max(config.base_dim, config.decoder_base_dim or 0)
     positions = frames * height * width // (config.patch_size or 1) ** 2
-    return bool(channels * positions * vae.dtype.itemsize <= _LARGEST_ACTIVATION)
+    size = channels * positions * vae.dtype.itemsize
+    if size > _LARGEST_ACTIVATION:
+        return 0
+    return 1 if vae.device.type == "cpu" else int(_LARGEST_BATCH // size)
 
 
 def encode_sequence(vae: AutoencoderKLWan, video: Tensor) -> Tensor:

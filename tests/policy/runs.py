@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from igrpo_sdk.training.policy.trainer import PolicyRecipe
+from igrpo_sdk.training.policy.config import PolicyRecipe
 from igrpo_sdk.training.recipe import build
 
 

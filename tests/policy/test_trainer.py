@@ -22,8 +22,9 @@ from torch import Tensor
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.checkpoint import list_checkpoints, load
+from igrpo_sdk.training.policy.config import check_same_recipe
 from igrpo_sdk.training.policy.evaluation import Alarm, Evaluator
-from igrpo_sdk.training.policy.trainer import check_same_recipe, train_policy
+from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.rewards.scoring import RewardError
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -78,8 +79,11 @@ def test_two_updates_a_rollout(tiny_directory: Path, prompts: Path, tmp_path: Pa
     assert row["ratio_error"] > 0 and row["kl"] > 0
 
 
-def test_best_of_n(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"steps": 2, "objective": {"method": "best_of_n"}}
+@pytest.mark.parametrize("objective", [{"method": "best_of_n"}, {"method": "awm", "kl": 0.1}])
+def test_learning_from_final_latents(
+    tiny_directory: Path, prompts: Path, tmp_path: Path, objective: dict[str, Any]
+) -> None:
+    changes: dict[str, Any] = {"steps": 2, "objective": objective}
     made = train_policy(recipe(tiny_directory, prompts, **changes), tmp_path, device="cpu")
     assert all(row["flow_matching"] > 0 for row in rows(tmp_path, "step"))
     assert any(value.any() for name, value in adapter(made).items() if "lora_B" in name)
@@ -205,6 +209,9 @@ def test_what_cannot_be_trained(tiny_directory: Path, prompts: Path, tmp_path: P
     for update in ({"groups": 3, "updates": 2}, {"learning_rate": 0.0}):
         with pytest.raises(InputError, match="update"):
             recipe(tiny_directory, prompts, update=update)
+    twice = {"groups": 4, "updates": 2}
+    with pytest.raises(InputError, match="awm learns from a rollout once"):
+        recipe(tiny_directory, prompts, update=twice, objective={"method": "awm"})
 
 
 def test_rewards_that_score_nobody_end_the_run(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:

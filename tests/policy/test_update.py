@@ -56,7 +56,7 @@ class Toy:
     ) -> Tensor:
         """E[eps - x0 | x] of x0 ~ N(offset, 1), eps ~ N(0, 1)."""
         offset = self.transformer.offset.view(1, -1, 1, 1, 1)
-        sigma = float(sigma)
+        sigma = torch.as_tensor(sigma, dtype=torch.float32).view(-1, 1, 1, 1, 1)
         centred = latents - (1 - sigma) * offset
         return (2 * sigma - 1) / ((1 - sigma) ** 2 + sigma**2) * centred - offset
 
@@ -210,17 +210,67 @@ def test_an_update_beyond_the_clip_stops() -> None:
     assert not gradient(toy, [chunk], good, clip=1e-9).any()
 
 
-def test_best_of_n_moves_towards_the_best() -> None:
+def test_matching_moves_towards_what_weighs() -> None:
     toy = Toy()
     chunk = roll(toy, RolloutConfig(members=8, batch=8), groups(1))[0]
-    means = chunk.trajectory.latents.mean((2, 3, 4))
+    means = chunk.trajectory.video_latents.mean((2, 3, 4))
     best = int(means[:, 0].argmax())
     optimizer = torch.optim.SGD(toy.transformer.parameters(), lr=0.5)
     for seed in range(200):
         optimizer.zero_grad()
-        learner(toy, method="best_of_n").best_of_n(chunk, [best], seed, 1, Sums())
+        other = replace(chunk, seeds=tuple(seed + 200 * row for row in range(8)))
+        learner(toy, method="best_of_n", draws=1).matching(other, [best], torch.ones(1), 1, Sums())
         optimizer.step()
     torch.testing.assert_close(toy.transformer.offset.detach(), means[best], atol=0.25, rtol=0)
+
+
+def test_advantage_weighted_matching_learns_what_is_rewarded() -> None:
+    """The same reward as above, from final latents of rollouts without noise in their steps."""
+    toy, wanted = Toy(), torch.tensor([1.0, -1.0])
+    optimizer = torch.optim.Adam(toy.transformer.parameters(), lr=0.05)
+    config, settings = RolloutConfig(members=8, batch=8), GenerationConfig(PRESET.geometry, PRESET.steps, 1.0)
+    teacher = learner(toy, method="awm", draws=3)
+    for step in range(60):
+        some = [replace(group, number=100 * step + group.number) for group in groups(1, 1)]
+        nothing = (frozenset[int](), frozenset[int]())
+        chunks = list(make_chunks(toy, PRESET, config, settings, some, nothing, 0))  # type: ignore[arg-type]
+        scores = [
+            -float((latents.mean((1, 2, 3)) - wanted).square().sum())
+            for chunk in chunks
+            for latents in chunk.trajectory.video_latents
+        ]
+        advantage = group_advantages({"near": score_table(scores, 8)}, {"near": 1.0}, "sum", 1e-3, 5.0)
+        optimizer.zero_grad()
+        for chunk, values in zip(chunks, advantage, strict=True):
+            teacher.matching(chunk, range(8), values, 16 * 3, Sums())
+        optimizer.step()
+    assert torch.allclose(toy.transformer.offset.detach(), wanted, atol=0.35)
+
+
+def test_matching_does_not_depend_on_the_batch() -> None:
+    found = []
+    for batch in (2, 4):
+        toy, sums = Toy(), Sums()
+        chunks = roll(toy, RolloutConfig(members=4, batch=batch), groups(1, 2))
+        for chunk in chunks:
+            values = torch.tensor([[1.0, -2.0, 0.5, 0.25][member] for _, member in chunk.rows])
+            learner(toy, method="awm").matching(chunk, range(len(values)), values, 16, sums)
+        found.append(toy.transformer.offset.grad)
+    torch.testing.assert_close(*found)
+
+
+def test_draws_share_the_noise_levels_out() -> None:
+    teacher, steps = learner(Toy(), method="awm", draws=2), torch.arange(800, 0, -100)
+    early, late = (teacher._noise_levels(steps, draw, range(40)) for draw in (0, 1))
+    assert set(early.tolist()) == {0.8, 0.7, 0.6, 0.5} and set(late.tolist()) == {0.4, 0.3, 0.2, 0.1}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"draws": 0}, {"clip": 0.0}, {"kl": -1.0}, {"method": "awm", "kl": 0.1, "kl_of": "mean"}]
+)
+def test_objectives_that_cannot_be(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="objective"):
+        Objective(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

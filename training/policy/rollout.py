@@ -60,9 +60,10 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """B videos: [(group, member)], what they were made from, the kept steps, and the videos."""
+    """B videos: [(group, member)], their seeds, what they were made from, the kept steps, and the videos."""
 
     rows: tuple[tuple[int, int], ...]
+    seeds: tuple[int, ...]
     conditioning: Conditioning
     trajectory: Trajectory
     rollouts: tuple[Rollout, ...]
@@ -119,7 +120,7 @@ def make_chunks(
             groups[index].prompt.rollout(video, groups[index].number)
             for (index, _), video in zip(rows, frames, strict=True)
         )
-        yield Chunk(tuple(rows), conditioning, trajectory, rollouts)
+        yield Chunk(tuple(rows), seeds, conditioning, trajectory, rollouts)
 
 
 def _encode(backbone: Backbone, settings: GenerationConfig, groups: Sequence[Group]) -> Conditioning:

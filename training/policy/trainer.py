@@ -6,110 +6,34 @@ some groups, scores them, and updates the adapter by each video's advantage over
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from igrpo_sdk.adapters.info import AdapterInfo
-from igrpo_sdk.adapters.lora import LoraSettings, adapter_parameters, add_adapter, save_adapter
-from igrpo_sdk.config import Geometry
+from igrpo_sdk.adapters.lora import adapter_parameters, add_adapter, save_adapter
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.pipeline import IdentityPipeline
 
 from .. import checkpoint
 from ..pretrain.loop import Average
-from ..rewards.composition import RewardsConfig, make_rewards
+from ..rewards.composition import make_rewards
 from ..rewards.scoring import Pending, Scorer
-from .advantages import Combination, group_advantages, score_table
-from .evaluation import Alarm, EvaluationConfig, Evaluator
+from .advantages import group_advantages, score_table
+from .config import PolicyRecipe, check_same_recipe, plain
+from .evaluation import Evaluator
 from .log import PolicyLog
 from .processes import Processes
-from .prompts import PromptConfig, make_prompts
-from .rollout import Chunk, Group, RolloutConfig, make_chunks
-from .update import Learner, Objective, Sums
-from .windows import Window
+from .prompts import make_prompts
+from .rollout import Chunk, Group, make_chunks
+from .update import Learner, Sums
 
-__all__ = ["AdvantageConfig", "PolicyRecipe", "UpdateConfig", "train_policy"]
-
-
-@dataclass(frozen=True)
-class AdvantageConfig:
-    """See `advantages.group_advantages`; std_floor in units of the scores."""
-
-    combination: Combination = "gdpo"
-    std_floor: float = 0.01
-    clip: float = 5.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if self.std_floor <= 0 or self.clip <= 0:
-            raise InputError(f"{self}: std_floor and clip must be positive")
-
-
-@dataclass(frozen=True)
-class UpdateConfig:
-    """Groups of a step, over all processes; optimiser updates their videos are split into; AdamW's settings.
-
-    average: decay of the averaged adapter, which is the one evaluated and kept.
-    """
-
-    groups: int = 16
-    updates: int = 1
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    beta2: float = 0.999
-    clip_norm: float = 1.0
-    average: float = 0.9
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if self.updates < 1 or self.groups < 1 or self.groups % self.updates:
-            raise InputError(f"update.groups={self.groups} must be a multiple of updates={self.updates}")
-        if not (self.learning_rate > 0 and self.clip_norm > 0 and 0 <= self.average < 1):
-            raise InputError(f"{self}: learning_rate and clip_norm must be positive, average in [0, 1)")
-
-
-@dataclass(frozen=True)
-class PolicyRecipe:
-    """One alignment run."""
-
-    rewards: RewardsConfig
-    steps: int
-    model: str = "tiny-vace"
-    hardware: str = ""
-    seed: int = 0
-    geometry: Geometry | None = None
-    """Of all videos of the run; None for the preset's."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen transformer; the adapter is float32."""
-    compile: bool = False
-    """Compile the transformer's blocks."""
-    checkpointing: bool = False
-    """Compute activations twice instead of keeping them."""
-    prompts: PromptConfig = field(default_factory=PromptConfig)
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    window: Window = field(default_factory=Window)
-    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
-    objective: Objective = field(default_factory=Objective)
-    update: UpdateConfig = field(default_factory=UpdateConfig)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    alarm: Alarm = field(default_factory=Alarm)
-    checkpoint_every: int = 20
-    max_seconds: float | None = None
-    """Stop early, with everything saved, once the run has taken so long."""
-
-    def __post_init__(self) -> None:
-        """Check what the parts do not."""
-        if self.steps < 1 or self.checkpoint_every < 1:
-            raise InputError(f"steps={self.steps}, checkpoint_every={self.checkpoint_every}: at least 1")
+__all__ = ["train_policy"]
 
 
 def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
@@ -125,7 +49,7 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
     run.restore(resume)
     with run.scorer, run.log:
         while not run.evaluate() and not run.finished:
-            trained = recipe.window.trained(recipe.seed, run.step, run.step / recipe.steps)
+            trained = run.trained_steps()
             with run.log.timed("rollout"):
                 parts = [run.roll(groups, trained) for groups in run.draw_groups()]
             with run.log.timed("waiting_for_scores"):
@@ -154,7 +78,8 @@ class _Run:
         self.settings = self.pipe.preset.generation(
             steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
         )
-        recipe.window.check(self.settings.steps)
+        if recipe.objective.by_steps:
+            recipe.window.check(self.settings.steps)
         self.prompts = make_prompts(recipe.prompts, recipe.seed, "train")
         _check_enough(self.prompts.distinct, recipe.update.groups)
         self._add_adapter()
@@ -224,12 +149,25 @@ class _Run:
         mine = [self.processes.share(part) for part in parts]
         return [[Group(number, self.prompts.prompt(number)) for number in part] for part in mine]
 
+    def trained_steps(self) -> frozenset[int]:
+        """The steps of this update's rollouts that it learns from; none if it learns from final latents."""
+        recipe = self.recipe
+        if not recipe.objective.by_steps:
+            return frozenset()
+        return recipe.window.trained(recipe.seed, self.step, self.step / recipe.steps)
+
     def roll(self, groups: list[Group], trained: frozenset[int]) -> list[tuple[Chunk, Pending]]:
         """Make the videos of groups; each chunk is scored while the next is made."""
         recipe = self.recipe
-        window = (trained, recipe.window.noisy(trained, self.settings.steps))
+        noisy = recipe.window.noisy(trained, self.settings.steps) if trained else trained
         chunks = make_chunks(
-            self.pipe.backbone, self.pipe.preset, recipe.rollout, self.settings, groups, window, recipe.seed
+            self.pipe.backbone,
+            self.pipe.preset,
+            recipe.rollout,
+            self.settings,
+            groups,
+            (trained, noisy),
+            recipe.seed,
         )
         return [(chunk, self.scorer.submit(chunk.rollouts)) for chunk in chunks]
 
@@ -263,16 +201,7 @@ class _Run:
         groups = recipe.update.groups // recipe.update.updates
         self.optimizer.zero_grad()
         for chunk, _ in part:
-            keys = [
-                (rollout.group, member)
-                for rollout, (_, member) in zip(chunk.rollouts, chunk.rows, strict=True)
-            ]
-            values = torch.tensor([advantages[key] for key in keys], dtype=torch.float64)
-            if recipe.objective.method == "grpo":
-                self.learner.grpo(chunk, values, groups * recipe.rollout.members * steps, self.sums)
-            else:
-                best = [row for row, key in enumerate(keys) if key == best_member(advantages, key[0])]
-                self.learner.best_of_n(chunk, best, recipe.seed + self.step, groups, self.sums)
+            self.learn(chunk, advantages, groups, steps)
         self.processes.sum_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.update.clip_norm)
         if not torch.isfinite(norm):
@@ -283,6 +212,21 @@ class _Run:
         self.sums.add(gradient_norm=norm)
         self.optimizer.step()
         self.average.update(self.step)
+
+    def learn(
+        self, chunk: Chunk, advantages: Mapping[tuple[int, int], float], groups: int, steps: int
+    ) -> None:
+        """Add the gradient of a chunk, by the method of the recipe."""
+        objective, videos = self.recipe.objective, groups * self.recipe.rollout.members
+        keys = [(one.group, member) for one, (_, member) in zip(chunk.rollouts, chunk.rows, strict=True)]
+        values = torch.tensor([advantages[key] for key in keys], dtype=torch.float64)
+        if objective.method == "grpo":
+            self.learner.grpo(chunk, values, videos * steps, self.sums)
+        elif objective.method == "awm":
+            self.learner.matching(chunk, range(len(keys)), values, videos * objective.draws, self.sums)
+        else:
+            best = [row for row, key in enumerate(keys) if key == best_member(advantages, key[0])]
+            self.learner.matching(chunk, best, torch.ones(len(best)), groups * objective.draws, self.sums)
 
     def finish_step(self) -> None:
         """Count the step, write its numbers, and a checkpoint if it is time to."""
@@ -305,7 +249,7 @@ class _Run:
                 "random": states,
                 "state": {
                     "elapsed": self.elapsed,
-                    "recipe": _plain(self.recipe),
+                    "recipe": plain(self.recipe),
                     "evaluator": self.evaluator.state,
                 },
             }
@@ -318,7 +262,7 @@ class _Run:
         if found is None:
             return
         state = found.parts["state"]
-        check_same_recipe(state["recipe"], _plain(self.recipe))
+        check_same_recipe(state["recipe"], plain(self.recipe))
         named = adapter_parameters(self.pipe.backbone.transformer)
         with torch.no_grad():
             for name, parameter in named.items():
@@ -346,38 +290,6 @@ class _Run:
 def best_member(advantages: Mapping[tuple[int, int], float], group: int) -> tuple[int, int]:
     """The (group, member) with the highest advantage; of equals the first."""
     return max((key for key in advantages if key[0] == group), key=lambda key: (advantages[key], -key[1]))
-
-
-def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise InputError with the differences unless a run goes on with the recipe it was begun with.
-
-    How long it runs, how often it writes, and what it is called may change.
-    """
-    before, now = _flat(old), _flat(new)
-    free = ("steps", "max_seconds", "checkpoint_every", "hardware")
-    changed = [
-        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
-        for name in sorted({*before, *now} - {*free})
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
-        raise InputError(
-            f"the recipe is not the one this run was begun with ({'; '.join(changed)}): go on with that one, "
-            "or start in another output folder"
-        )
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def _plain(recipe: PolicyRecipe) -> dict[str, Any]:
-    """The recipe as JSON has it: lists for tuples."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
-    return plain
 
 
 def _check_enough(distinct: int | None, groups: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.adapters.lora import adapter_disabled
+from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise, step_seed
+from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Trajectory, Transition, draw_noise, step_seed
 
 from .loss import clip_fraction, clipped_surrogate, ratio_norm, step_weights
 from .rollout import Chunk
@@ -26,14 +28,22 @@ __all__ = ["Learner", "Objective", "Sums"]
 class Objective:
     """What is optimised.
 
-    method: grpo, or best_of_n, which fine-tunes on the best video of each group by flow matching. clip: half
-    width of the ratio's range; log-probabilities are means over elements, so it is small. weighted: steps
-    count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`. kl: weight beta of the divergence
-    from the model without its adapter; kl_of "mean" is the KL of the steps' Gaussians, "velocity" the squared
-    difference of the velocities. unconditional_gradient: learn through the pass without a prompt too.
+    method: how a video's advantage becomes a gradient. "grpo": through the log-probability of its steps with
+    noise. "awm": advantage-weighted matching (Xue et al., arXiv 2509.25050), the flow-matching loss of its
+    final latents, weighted by the advantage; rollouts then need no noise in their steps. "best_of_n": that
+    loss of the best video of each group alone. draws: of a noise level and noise for each video, for the
+    latter two.
+
+    Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
+    so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
+
+    kl: weight beta of the divergence from the model without its adapter; kl_of "mean" is the KL of the steps'
+    Gaussians, "velocity" the squared difference of the velocities. unconditional_gradient: learn through the
+    pass without a prompt too.
     """
 
-    method: Literal["grpo", "best_of_n"] = "grpo"
+    method: Literal["grpo", "awm", "best_of_n"] = "grpo"
+    draws: int = 2
     clip: float = 1e-3
     weighted: bool = True
     ratio_norm: bool = False
@@ -45,6 +55,15 @@ class Objective:
         """Check the numbers."""
         if not 0 < self.clip < 1 or self.kl < 0:
             raise InputError(f"objective.clip={self.clip} must be in (0, 1), kl={self.kl} at least 0")
+        if self.draws < 1:
+            raise InputError(f"objective.draws={self.draws} must be at least 1")
+        if self.kl and self.kl_of == "mean" and not self.by_steps:
+            raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
+
+    @property
+    def by_steps(self) -> bool:
+        """Whether it learns from steps with noise, rather than from final latents."""
+        return self.method == "grpo"
 
 
 class Sums:
@@ -95,7 +114,7 @@ class Learner:
             weights = step_weights([one.gaussian.sensitivity for one in transitions])
         advantages = advantages.to(self.backbone.device, torch.float32)
         for transition, weight in zip(transitions, weights, strict=True):
-            velocity = self._velocity(chunk, transition)
+            velocity = self._velocity(transition.before, transition.sigma, chunk.conditioning)
             loss = weight * self._surrogate(transition, velocity, advantages, sums)
             if self.objective.kl:
                 divergence = self._divergence(chunk, transition, velocity)
@@ -103,31 +122,63 @@ class Learner:
                 loss = loss + self.objective.kl * divergence
             torch.autograd.backward(loss.sum() / count)
 
-    def best_of_n(self, chunk: Chunk, best: Sequence[int], seed: int, count: int, sums: Sums) -> None:
-        """Add the flow-matching gradient of the videos in rows `best` of a chunk.
+    def matching(self, chunk: Chunk, rows: Sequence[int], weights: Tensor, count: int, sums: Sums) -> None:
+        """Add the gradient of the weighted flow-matching loss of a chunk's videos.
 
-        Noise levels are uniform and, like the noise, functions of `seed` and the row; `count` is of such
-        videos in the update.
+        Each draw takes a noise level of the sampler, one draw from the early ones and the next from later
+        ones, and noise; both are functions of the video's seed. Only the video's latents count, not those of
+        the reference slots.
+
+        Args:
+            chunk: videos.
+            rows: which B of them; all, or none for no gradient.
+            weights: float64 [B]. With advantages this is a policy gradient, as -loss bounds log p up to a
+                constant (arXiv 2509.25050, section 4).
+            count: of (video, draw) in the update, over all chunks and processes; the loss is the mean.
+            sums: gets numbers for the log.
         """
-        for row in best:
-            x0 = chunk.trajectory.latents[row : row + 1]
-            generator = torch.Generator().manual_seed(step_seed(seed, row))
-            told = int(torch.randint(1, NUM_TRAIN_TIMESTEPS, (), generator=generator)) / NUM_TRAIN_TIMESTEPS
-            eps = draw_noise([step_seed(seed, row)], [tuple(x0.shape[1:])]).to(x0.device)
-            x = flow.interpolate(x0, eps, told)
-            velocity = self.backbone.velocity(x, told, chunk.conditioning.select([row]), 1.0)
-            loss = (velocity - flow.velocity_target(x0, eps)).square().mean()
-            sums.add(flow_matching=loss)
-            torch.autograd.backward(loss / count)
+        if not rows:
+            return
+        device, trajectory = self.backbone.device, chunk.trajectory
+        x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
+        scales = weights.to(device, torch.float32)
+        for draw in range(self.objective.draws):
+            seeds = [step_seed(chunk.seeds[row], len(trajectory.timesteps) + draw) for row in rows]
+            told = self._noise_levels(trajectory.timesteps, draw, seeds)
+            eps = draw_noise(seeds, [tuple(x0.shape[1:])] * len(rows)).to(device)
+            x = flow.interpolate(x0, eps, told.to(device, torch.float32).view(-1, 1, 1, 1, 1))
+            velocity = self._velocity(x, told, conditioning)
+            loss = self._video_mean((velocity - flow.velocity_target(x0, eps)).square(), trajectory)
+            sums.add(flow_matching=loss.mean())
+            loss = scales * loss
+            if self.objective.kl:
+                reference = self._reference_velocity(x, told, conditioning)
+                divergence = self._video_mean((velocity - reference).square(), trajectory)
+                sums.add(kl=divergence.mean())
+                loss = loss + self.objective.kl * divergence
+            torch.autograd.backward(loss.sum() / count)
 
-    def _velocity(self, chunk: Chunk, transition: Transition) -> Tensor:
+    def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
+        """float64 [B]: for each seed one of the sampler's noise levels, from the draw's share of them."""
+        places = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
+        return timesteps[[int(place * len(timesteps)) for place in places]].double() / NUM_TRAIN_TIMESTEPS
+
+    @staticmethod
+    def _video_mean(values: Tensor, trajectory: Trajectory) -> Tensor:
+        """[B]: the mean over the video's part of [B, C, R + T, h, w]."""
+        return values[:, :, trajectory.num_slots :].flatten(1).mean(1)
+
+    def _velocity(self, x: Tensor, sigma: float | Tensor, conditioning: Conditioning) -> Tensor:
+        learns = self.objective.unconditional_gradient
         return self.backbone.velocity(
-            transition.before,
-            transition.sigma,
-            chunk.conditioning,
-            self.guidance_scale,
-            unconditional_gradient=self.objective.unconditional_gradient,
+            x, sigma, conditioning, self.guidance_scale, unconditional_gradient=learns
         )
+
+    @torch.no_grad()
+    def _reference_velocity(self, x: Tensor, sigma: float | Tensor, conditioning: Conditioning) -> Tensor:
+        """That of the model without its adapter."""
+        with adapter_disabled(self.backbone.transformer):
+            return self._velocity(x, sigma, conditioning)
 
     def _surrogate(self, transition: Transition, velocity: Tensor, advantages: Tensor, sums: Sums) -> Tensor:
         """The clipped surrogate [B] of one step."""
@@ -148,8 +199,7 @@ class Learner:
 
     def _divergence(self, chunk: Chunk, transition: Transition, velocity: Tensor) -> Tensor:
         """The divergence [B] of one step from the model without its adapter."""
-        with torch.no_grad(), adapter_disabled(self.backbone.transformer):
-            reference = self._velocity(chunk, transition)
+        reference = self._reference_velocity(transition.before, transition.sigma, chunk.conditioning)
         if self.objective.kl_of == "velocity":
             return (velocity - reference).square().flatten(1).mean(1)
         gaussian, before = transition.gaussian, transition.before

@@ -1,0 +1,132 @@
+"""The recipe of an alignment run, and what of it may change when the run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from igrpo_sdk.adapters.lora import LoraSettings
+from igrpo_sdk.config import Geometry
+from igrpo_sdk.errors import InputError
+
+from ..rewards.composition import RewardsConfig
+from .advantages import Combination
+from .evaluation import Alarm, EvaluationConfig
+from .prompts import PromptConfig
+from .rollout import RolloutConfig
+from .update import Objective
+from .windows import Window
+
+__all__ = ["AdvantageConfig", "PolicyRecipe", "UpdateConfig", "check_same_recipe", "plain"]
+
+
+@dataclass(frozen=True)
+class AdvantageConfig:
+    """See `advantages.group_advantages`; std_floor in units of the scores."""
+
+    combination: Combination = "gdpo"
+    std_floor: float = 0.01
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.std_floor <= 0 or self.clip <= 0:
+            raise InputError(f"{self}: std_floor and clip must be positive")
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """Groups of a step, over all processes; optimiser updates their videos are split into; AdamW's settings.
+
+    average: decay of the averaged adapter, which is the one evaluated and kept.
+    """
+
+    groups: int = 16
+    updates: int = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    beta2: float = 0.999
+    clip_norm: float = 1.0
+    average: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.updates < 1 or self.groups < 1 or self.groups % self.updates:
+            raise InputError(f"update.groups={self.groups} must be a multiple of updates={self.updates}")
+        if not (self.learning_rate > 0 and self.clip_norm > 0 and 0 <= self.average < 1):
+            raise InputError(f"{self}: learning_rate and clip_norm must be positive, average in [0, 1)")
+
+
+@dataclass(frozen=True)
+class PolicyRecipe:
+    """One alignment run."""
+
+    rewards: RewardsConfig
+    steps: int
+    model: str = "tiny-vace"
+    hardware: str = ""
+    seed: int = 0
+    geometry: Geometry | None = None
+    """Of all videos of the run; None for the preset's."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen transformer; the adapter is float32."""
+    compile: bool = False
+    """Compile the transformer's blocks."""
+    checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    window: Window = field(default_factory=Window)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    objective: Objective = field(default_factory=Objective)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    alarm: Alarm = field(default_factory=Alarm)
+    checkpoint_every: int = 20
+    max_seconds: float | None = None
+    """Stop early, with everything saved, once the run has taken so long."""
+
+    def __post_init__(self) -> None:
+        """Check what the parts do not."""
+        if self.steps < 1 or self.checkpoint_every < 1:
+            raise InputError(f"steps={self.steps}, checkpoint_every={self.checkpoint_every}: at least 1")
+        if self.objective.method == "awm" and self.update.updates > 1:
+            raise InputError(
+                f"update.updates={self.update.updates}: objective.method=awm learns from a rollout once; "
+                "set it to 1"
+            )
+
+
+def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise InputError with the differences unless a run goes on with the recipe it was begun with.
+
+    How long it runs, how often it writes, and what it is called may change.
+    """
+    before, now = _flat(old), _flat(new)
+    free = ("steps", "max_seconds", "checkpoint_every", "hardware")
+    changed = [
+        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
+        for name in sorted({*before, *now} - {*free})
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise InputError(
+            f"the recipe is not the one this run was begun with ({'; '.join(changed)}): go on with that one, "
+            "or start in another output folder"
+        )
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def plain(recipe: PolicyRecipe) -> dict[str, Any]:
+    """A recipe as JSON has it: lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return plain
