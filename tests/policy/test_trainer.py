@@ -22,9 +22,11 @@ from torch import Tensor
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.checkpoint import list_checkpoints, load
-from igrpo_sdk.training.policy.config import check_same_recipe
+from igrpo_sdk.training.policy.config import PolicyRecipe, check_same_recipe
 from igrpo_sdk.training.policy.evaluation import Alarm, Evaluator
+from igrpo_sdk.training.policy.sharding import check_lockstep
 from igrpo_sdk.training.policy.trainer import train_policy
+from igrpo_sdk.training.recipe import build
 from igrpo_sdk.training.rewards.scoring import RewardError
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -133,10 +135,10 @@ def launch(folder: Path, content: dict[str, Any]) -> subprocess.Popen[str]:
     """The recipe as two processes, writing to `folder`/run."""
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump({"kind": "policy", **content}))
-    launcher = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    # On CPUs `accelerate launch --num_processes 2` starts one process, without a word.
     run = f"igrpo_sdk.training policy --recipe {file} --device cpu --resume auto --output {folder / 'run'}"
     return subprocess.Popen(
-        [sys.executable, *f"-m {launcher} --dynamo_backend no -m {run}".split()],
+        [sys.executable, *f"-m torch.distributed.run --standalone --nproc_per_node 2 -m {run}".split()],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -151,8 +153,48 @@ def test_two_processes_learn_what_one_does(
     process = launch(tmp_path, settings(tiny_directory, prompts))
     told, _ = process.communicate(timeout=180)
     assert process.returncode == 0, told[-2000:]
+    assert rows(tmp_path / "run", "begin")[-1]["processes"] == 2
     for name, value in adapter(tmp_path / "run" / "adapter").items():
         torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_learn_the_same_with_the_model_spread_over_them(
+    tiny_directory: Path, prompts: Path, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {
+        "steps": 2,
+        "checkpointing": True,
+        "update": {"groups": 4, "learning_rate": 1e-3},
+        "evaluation": {"every": 1, "count": 2, "batch": 1, "prompts": {"source": str(prompts)}},
+    }
+    whole = train_policy(recipe(tiny_directory, prompts, **changes), tmp_path / "whole", device="cpu")
+    process = launch(tmp_path, settings(tiny_directory, prompts, **changes, sharded=True))
+    told, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, told[-2000:]
+    assert rows(tmp_path / "run", "begin")[-1]["processes"] == 2
+    for name, value in adapter(tmp_path / "run" / "adapter").items():
+        torch.testing.assert_close(value, adapter(whole)[name], rtol=1e-3, atol=1e-5)
+    assert (tmp_path / "run" / "adapter" / "igrpo.json").read_bytes() == (whole / "igrpo.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"update": {"groups": 3}}, "groups=3"),
+        ({"update": {"groups": 6, "updates": 2}}, "in 2 updates"),
+        ({"compile": True}, "compile"),
+        ({"rollout": {"members": 2, "batch": 4}}, "rollout.batch=4"),
+        ({"evaluation": {"count": 3, "batch": 1}}, "evaluation.count=3"),
+    ],
+)
+def test_a_spread_model_runs_in_lockstep(changes: dict[str, Any], message: str) -> None:
+    even: dict[str, Any] = {"update": {"groups": 4}, "evaluation": {"count": 2, "batch": 1}}
+    rewards = {"rewards": {"motion": {"floor": 0.5}}, "steps": 1}
+    check_lockstep(build(PolicyRecipe, {**rewards, **even}), 2)
+    with pytest.raises(InputError, match=message):
+        check_lockstep(build(PolicyRecipe, {**rewards, **even, **changes}), 2)
+    with pytest.raises(InputError, match="accelerate launch"):
+        check_lockstep(build(PolicyRecipe, {**rewards, **even}), 1)
 
 
 def test_two_processes_go_on_where_one_was(
@@ -162,6 +204,7 @@ def test_two_processes_go_on_where_one_was(
     process = launch(tmp_path, settings(tiny_directory, prompts))
     told, _ = process.communicate(timeout=180)
     assert process.returncode == 0, told[-2000:]
+    assert rows(tmp_path / "run", "begin")[-1]["processes"] == 2
     for name, value in adapter(tmp_path / "run" / "adapter").items():
         torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
 

@@ -76,6 +76,8 @@ class PolicyRecipe:
     """Compile the transformer's blocks."""
     checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
+    sharded: bool = False
+    """Spread the frozen transformer over the processes, for one that does not fit into a GPU."""
     prompts: PromptConfig = field(default_factory=PromptConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     window: Window = field(default_factory=Window)

@@ -31,6 +31,7 @@ from .log import PolicyLog
 from .processes import Processes
 from .prompts import make_prompts
 from .rollout import Chunk, Group, make_chunks
+from .sharding import check_lockstep, shard
 from .update import Learner, Sums
 
 __all__ = ["train_policy"]
@@ -48,6 +49,7 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
     run = _Run(recipe, output, device)
     run.restore(resume)
     with run.scorer, run.log:
+        run.log.event("begin", run.step, run.elapsed, run.facts)
         while not run.evaluate() and not run.finished:
             trained = run.trained_steps()
             with run.log.timed("rollout"):
@@ -70,6 +72,8 @@ class _Run:
         self._behind, self._start = 0.0, time.monotonic()
         self._drawer, self._drawn = ThreadPoolExecutor(1), dict[int, Future[list[list[Group]]]]()
         self.processes = Processes(device)
+        if recipe.sharded:
+            check_lockstep(recipe, self.processes.count)
         self.pipe = IdentityPipeline.from_pretrained(
             recipe.model, adapter="none", device=self.processes.device, dtype=getattr(torch, recipe.dtype)
         )
@@ -82,6 +86,10 @@ class _Run:
             recipe.window.check(self.settings.steps)
         self.prompts = make_prompts(recipe.prompts, recipe.seed, "train")
         _check_enough(self.prompts.distinct, recipe.update.groups)
+        # Before the weights are spread: the mark is that of the whole.
+        self.info = AdapterInfo.of(
+            self.pipe.preset, self.pipe.backbone, reward=", ".join(recipe.rewards.weights())
+        )
         self._add_adapter()
         self.scorer = Scorer(make_rewards(recipe.rewards), recipe.rewards.scoring)
         self.weights = recipe.rewards.weights()
@@ -99,6 +107,8 @@ class _Run:
             transformer.enable_gradient_checkpointing()
         if recipe.compile:
             transformer.compile_repeated_blocks(fullgraph=True)
+        if recipe.sharded:
+            shard(transformer, self.processes)
         self.average = Average({"transformer": transformer}, recipe.update.average)
         update = recipe.update
         # Log-probabilities are means over elements, so gradients are tiny: eps=1e-8 would slow learning.
@@ -114,6 +124,13 @@ class _Run:
     def elapsed(self) -> float:
         """Seconds of the run, earlier parts included."""
         return self._behind + time.monotonic() - self._start
+
+    @property
+    def facts(self) -> dict[str, int | str]:
+        """What the run runs on."""
+        count = sum(parameter.numel() for parameter in self.parameters)
+        device = str(self.processes.device)
+        return {"processes": self.processes.count, "device": device, "trained_parameters": count}
 
     @property
     def finished(self) -> bool:
@@ -281,8 +298,7 @@ class _Run:
         if self.processes.first:
             with self.average.applied():
                 transformer = self.pipe.backbone.transformer
-                info = AdapterInfo.of(self.pipe.preset, self.pipe.backbone, reward=", ".join(self.weights))
-                save_adapter(target, transformer, info, overwrite=True)
+                save_adapter(target, transformer, self.info, overwrite=True)
         self.processes.wait()
         return target
 
