@@ -1,17 +1,23 @@
 """What a training video costs at full size, on random weights: the numbers of docs/results/grpo_cost.json.
 
-    python examples/benchmarks/grpo_cost.py --results docs/results/grpo_cost.json
+    python examples/benchmarks/grpo_cost.py measure
+    python examples/benchmarks/grpo_cost.py scale
+    accelerate launch --num_processes 2 examples/benchmarks/grpo_cost.py scale
+    accelerate launch --num_processes 2 examples/benchmarks/grpo_cost.py scale --recipe vace_14b_fsdp
 
-VACE-1.3B's architecture with random weights, 2 references, as each recipe says: rollouts, decoding, and all
-trained steps, chunk by chunk after one that is not counted. The time of rewards is not in it, nor is the text
-encoder's, which is a small one of the right width: prompts are encoded once a group.
+The architecture of VACE-1.3B, or 14B, with random weights, 2 references, as each recipe says: rollouts,
+decoding, and all trained steps. `measure` takes chunk by chunk in one process, after one that is not counted;
+`scale` takes updates with all processes, each its own groups, after one that is not counted. The time of
+rewards is not in it, nor is the text encoder's, which is a small one of the right width: prompts are encoded
+once a group. What a command measures is added to the file; from `scale` with one and with two processes
+follows `two_gpu_speedup`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +31,12 @@ from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.adapters.lora import add_adapter
 from igrpo_sdk.config import ASSETS, Geometry, Preset
 from igrpo_sdk.references import Reference
-from igrpo_sdk.training.evaluation.results import hardware, write_results
+from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.policy.config import PolicyRecipe
+from igrpo_sdk.training.policy.processes import Processes
 from igrpo_sdk.training.policy.prompts import Prompt
 from igrpo_sdk.training.policy.rollout import Chunk, Group, make_chunks
+from igrpo_sdk.training.policy.sharding import shard
 from igrpo_sdk.training.policy.update import Learner, Sums
 from igrpo_sdk.training.recipe import build, read_recipe
 
@@ -39,6 +47,13 @@ FULL = {
     "vace_layers": list(range(0, 30, 2)), "text_dim": 4096, "freq_dim": 256, "vace_in_channels": 96,
 }  # fmt: skip
 """VACE-1.3B, in the names of diffusers' WanVACETransformer3DModel; the rest are its defaults."""
+FULL_14B = FULL | {
+    "num_attention_heads": 40,
+    "ffn_dim": 13824,
+    "num_layers": 40,
+    "vace_layers": list(range(0, 40, 5)),
+}
+"""VACE-14B."""
 TOY = {
     "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2, "vace_layers": [0],
     "text_dim": 4096, "freq_dim": 16, "vace_in_channels": 96,
@@ -63,14 +78,19 @@ class Cost:
 
 def random_pipeline(architecture: dict[str, Any], preset: Preset, device: str, dtype: torch.dtype) -> Any:
     """A pipeline with random weights; its tokenizer is tiny-vace's."""
+    torch.set_default_dtype(dtype)  # 14B parameters of float32 would fill the GPU before they are cast
+    try:
+        with torch.device(device):
+            transformer = WanVACETransformer3DModel(**architecture)
+            text = UMT5Config(vocab_size=512, d_model=4096, d_kv=64, d_ff=512, num_layers=1, num_heads=8)
+            encoder = UMT5EncoderModel(text)
+    finally:
+        torch.set_default_dtype(torch.float32)
     with torch.device(device):
-        transformer = WanVACETransformer3DModel(**architecture)
         vae = AutoencoderKLWan()
-        text = UMT5Config(vocab_size=512, d_model=4096, d_kv=64, d_ff=512, num_layers=1, num_heads=8)
-        encoder = UMT5EncoderModel(text).to(dtype)
     for name, parameter in transformer.named_parameters():  # as from_pretrained(dtype=...) would load them
-        if not any(part in name.split(".") for part in transformer._keep_in_fp32_modules):
-            parameter.data = parameter.data.to(dtype)
+        if any(part in name.split(".") for part in transformer._keep_in_fp32_modules):
+            parameter.data = parameter.data.float()
     return IdentityPipeline.from_components(
         transformer=transformer,
         vae=vae,
@@ -80,39 +100,76 @@ def random_pipeline(architecture: dict[str, Any], preset: Preset, device: str, d
     )
 
 
-def cost(recipe: PolicyRecipe, pipe: IdentityPipeline, videos: int) -> Cost:
-    """The cost of a recipe's video, over `videos` of them, after one chunk that is not counted."""
-    settings = pipe.preset.generation(
-        steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
-    )
-    learner = Learner(pipe.backbone, recipe.objective, settings.guidance_scale, exact=False)
-    trained = recipe.window.trained(0, 0, 0.0)
-    window = (trained, recipe.window.noisy(trained, settings.steps))
-    generator = np.random.default_rng(0)
-    people = [Reference.load(generator.integers(0, 256, (512, 512, 3), dtype=np.uint8)) for _ in range(2)]
-    seconds = {"roll": 0.0, "train": 0.0}
-    count = videos // recipe.rollout.batch
-    for number in range(-1, count):
-        group = Group(number + 1, Prompt(tuple(people), "two people talk"))
-        start = time.monotonic()
-        chunks = make_chunks(pipe.backbone, pipe.preset, recipe.rollout, settings, [group], window, 0)
-        chunk = next(chunks)
-        _wait()
-        middle = time.monotonic()
-        _train(learner, chunk, len(trained))
-        _wait()
-        if number >= 0:
-            seconds["roll"] += middle - start
-            seconds["train"] += time.monotonic() - middle
-    made = count * recipe.rollout.batch
-    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-    return Cost(seconds["roll"] / made, seconds["train"] / made, peak)
+@dataclass(frozen=True)
+class Bench:
+    """A recipe with a model of random weights."""
+
+    recipe: PolicyRecipe
+    pipe: IdentityPipeline
+    parameters: list[torch.nn.Parameter]
+    learner: Learner
+
+    @classmethod
+    def make(cls, name: str, device: str, toy: bool, processes: Processes | None = None) -> Bench:
+        """The recipe `name`, its model as the trainer would set it up."""
+        data = read_recipe(name)
+        data.pop("kind")
+        recipe = build(PolicyRecipe, data)
+        geometry = TOY_GEOMETRY if toy else recipe.geometry
+        assert geometry is not None
+        preset = replace(Preset.load(recipe.model), geometry=geometry)
+        size = TOY if toy else FULL_14B if "14b" in recipe.model else FULL
+        pipe = random_pipeline(size, preset, device, getattr(torch, recipe.dtype))
+        transformer = pipe.backbone.transformer
+        parameters = add_adapter(transformer, recipe.lora, 0)
+        if recipe.checkpointing:
+            transformer.enable_gradient_checkpointing()
+        if recipe.compile and not toy:
+            transformer.compile_repeated_blocks(fullgraph=True)
+        if recipe.sharded and processes is not None:
+            shard(transformer, processes)
+        scale = pipe.preset.generation(guidance_scale=recipe.rollout.guidance_scale).guidance_scale
+        learner = Learner(pipe.backbone, recipe.objective, scale, exact=recipe.update.updates == 1)
+        return cls(recipe, pipe, parameters, learner)
+
+    def roll(self, number: int) -> Iterator[Chunk]:
+        """The chunks of one group, as they are asked for."""
+        recipe, pipe = self.recipe, self.pipe
+        rollout = recipe.rollout
+        settings = pipe.preset.generation(steps=rollout.steps, guidance_scale=rollout.guidance_scale)
+        trained = recipe.window.trained(0, 0, 0.0)
+        window = (trained, recipe.window.noisy(trained, settings.steps))
+        generator = np.random.default_rng(0)
+        people = [Reference.load(generator.integers(0, 256, (512, 512, 3), dtype=np.uint8)) for _ in range(2)]
+        group = Group(number, Prompt(tuple(people), "two people talk"))
+        return make_chunks(pipe.backbone, pipe.preset, rollout, settings, [group], window, 0)
+
+    def train(self, chunk: Chunk) -> None:
+        """The gradient of a chunk."""
+        advantages = torch.linspace(-1, 1, len(chunk.rows), dtype=torch.float64)
+        count = len(chunk.rows) * len(chunk.trajectory.transitions)
+        self.learner.grpo(chunk, advantages, count, Sums())
+
+    def cost(self, videos: int) -> Cost:
+        """The cost of a video, over `videos` of them, after one chunk that is not counted."""
+        seconds, batch = {"roll": 0.0, "train": 0.0}, self.recipe.rollout.batch
+        for number in range(videos // batch + 1):
+            start = time.monotonic()
+            chunk = next(self.roll(number))
+            _wait()
+            middle = time.monotonic()
+            self.train(chunk)
+            _wait()
+            if number:
+                seconds["roll"] += middle - start
+                seconds["train"] += time.monotonic() - middle
+        made = videos // batch * batch
+        return Cost(seconds["roll"] / made, seconds["train"] / made, peak_gib())
 
 
-def _train(learner: Learner, chunk: Chunk, steps: int) -> None:
-    """The gradient of a chunk."""
-    advantages = torch.linspace(-1, 1, len(chunk.rows), dtype=torch.float64)
-    learner.grpo(chunk, advantages, len(chunk.rows) * steps, Sums())
+def peak_gib() -> float:
+    """The most GPU memory so far, GiB; 0 without one."""
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
 
 
 def _wait() -> None:
@@ -136,37 +193,78 @@ def measure(
         device: "cuda", or "cpu" with `toy`.
         toy: a toy architecture, to try the command out.
     """
-    found: dict[str, Cost] = {}
+    metrics: dict[str, Any] = {}
     for name in recipes:
-        data = read_recipe(name)
-        data.pop("kind")
-        recipe = build(PolicyRecipe, data)
-        geometry = TOY_GEOMETRY if toy else recipe.geometry
-        assert geometry is not None
-        preset = replace(Preset.load("vace-1.3b"), geometry=geometry)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        pipe = random_pipeline(TOY if toy else FULL, preset, device, getattr(torch, recipe.dtype))
-        transformer = pipe.backbone.transformer
-        add_adapter(transformer, recipe.lora, 0)
-        if recipe.checkpointing:
-            transformer.enable_gradient_checkpointing()
-        if recipe.compile and device == "cuda":
-            transformer.compile_repeated_blocks(fullgraph=True)
-        found[name] = cost(recipe, pipe, videos)
-        print(name, found[name], flush=True)
-        del pipe, transformer
-    short = {name: name.rsplit("_", 1)[-1] for name in recipes}
-    metrics: dict[str, Any] = {f"{short[name]}_s_per_video": round(c.total_s, 3) for name, c in found.items()}
-    metrics |= {f"{short[name]}_of_official": round(c.total_s / OFFICIAL, 4) for name, c in found.items()}
-    for name, c in found.items():
-        parts = {"rollout_s": c.rollout_s, "training_s": c.training_s, "peak_gib": c.peak_gib}
-        metrics |= {f"{short[name]}_{part}": round(value, 3) for part, value in parts.items()}
-    command = f"python examples/benchmarks/grpo_cost.py --videos {videos}"
-    size = "a toy: no numbers to publish" if toy else "VACE-1.3B, 240x416x33, 2 references"
+        found, short = Bench.make(name, device, toy).cost(videos), _short(name)
+        print(name, found, flush=True)
+        metrics[f"{short}_s_per_video"] = round(found.total_s, 3)
+        metrics[f"{short}_of_official"] = round(found.total_s / OFFICIAL, 4)
+        metrics |= {f"{short}_{part}": round(value, 3) for part, value in asdict(found).items()}
+    _add(results, f"measure --videos {videos}", metrics, toy)
+
+
+def scale(
+    results: str = "docs/results/grpo_cost.json",
+    recipe: str = "vace_1_3b_fast",
+    updates: int = 2,
+    device: str = "cuda",
+    toy: bool = False,
+) -> None:
+    """Measure updates with all processes, a group for each, and write videos a second and memory.
+
+    Args:
+        results: JSON file for the numbers.
+        recipe: name of a policy recipe.
+        updates: how many are counted.
+        device: "cuda", or "cpu" with `toy`.
+        toy: a toy architecture, to try the command out.
+    """
+    processes = Processes("cpu" if device == "cpu" else "auto")
+    bench = Bench.make(recipe, str(processes.device), toy, processes)
+    start = 0.0
+    for update in range(updates + 1):
+        for chunk in bench.roll(update * processes.count + processes.rank):
+            bench.train(chunk)
+        processes.sum_gradients(bench.parameters)
+        _wait()
+        if update == 0:
+            processes.wait()
+            start = time.monotonic()
+    processes.wait()
+    videos = updates * processes.count * bench.recipe.rollout.members
+    rate, peak = videos / (time.monotonic() - start), max(processes.gather([peak_gib()]))
+    if not processes.first:
+        return
+    print(recipe, processes.count, "processes:", rate, "videos a second,", peak, "GiB", flush=True)
+    short = _short(recipe)
+    metrics = {f"{short}_videos_per_s_{processes.count}": round(rate, 4)}
+    if bench.recipe.sharded:
+        metrics[f"{short}_peak_gib"] = round(peak, 2)
+    _add(results, f"scale --recipe {recipe} --updates {updates} ({processes.count} processes)", metrics, toy)
+
+
+def _short(recipe: str) -> str:
+    """What a recipe is called among the numbers: paper, fast, fsdp_14b."""
+    return "fsdp_14b" if recipe == "vace_14b_fsdp" else recipe.rsplit("_", 1)[-1]
+
+
+def _add(results: str, command: str, metrics: dict[str, Any], toy: bool) -> None:
+    """Write the numbers, with those that other commands left."""
+    path = Path(results)
+    before = read_json(path) if path.is_file() else {}
+    metrics = before.get("metrics", {}) | metrics
+    one, two = (metrics.get(f"fast_videos_per_s_{count}") for count in (1, 2))
+    if one and two:
+        metrics["two_gpu_speedup"] = round(two / one, 3)
+    commands = dict.fromkeys(
+        [*filter(None, before.get("command", "").split(" && ")), f"grpo_cost.py {command}"]
+    )
+    size = "a toy: no numbers to publish" if toy else "240x416x33, 2 references"
     notes = [f"Random weights ({size}); without rewards and the 5.7B text encoder."]
-    write_results(Path(results), command, hardware(), metrics, notes)
+    write_results(path, " && ".join(commands), hardware(), metrics, notes)
 
 
 if __name__ == "__main__":
-    auto_cli(measure)
+    auto_cli([measure, scale], as_positional=False)
