@@ -126,7 +126,7 @@ class Learner:
         """Add the gradient of the weighted flow-matching loss of a chunk's videos.
 
         Each draw takes a noise level of the sampler, one draw from the early ones and the next from later
-        ones, and noise; both are functions of the video's seed. The velocity is that of the prompt alone: that
+        ones, and noise; both are functions of the seed. The velocity is that of the prompt alone: that
         with guidance does not estimate the target (on tiny-vace's own videos its loss is up to 28 times as
         high). Only the video's latents count, not those of the reference slots.
 
