@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 DEFAULT_REFINER = "Qwen/Qwen2.5-VL-7B-Instruct"
-"""What `QwenRefiner` loads by default; the paper names the family, this size is our choice."""
+"""What `QwenRefiner` loads by default: the model of the paper."""
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 """How prompts count people."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,32 +86,42 @@ def refine_file(
     lines = data.read_text("utf-8").splitlines()
     numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
     journal = _Journal(target.with_name(f"{target.name}.part"))
-    refiner: Refiner | None = None
-    made = 0
-    for done, (number, case) in enumerate(zip(numbers, cases, strict=True)):
+    keys = []
+    for number, case in zip(numbers, cases, strict=True):  # what is wrong with a picture is told soon
+        with _naming(data, number):
+            keys.append(None if case.refined_prompt else _key(name, _people(case), case.prompt))
+    missing = {key for key in keys if key is not None} - journal.known.keys()
+    refiner = load() if missing else None
+    for done, (number, case, key) in enumerate(zip(numbers, cases, keys, strict=True)):
         progress(Progress("refine", done, len(cases)))
-        refined = case.refined_prompt
-        try:
-            if refined is None:
-                people = tuple(map(Reference.load, case.references))
-                key = _key(name, people, case.prompt)
-                if key not in journal.known:
-                    refiner = refiner or load()
-                    text = refine_prompt(refiner, people, case.prompt)
-                    check_prompt("refine", text)
-                    journal.add(key, text)
-                    made += 1
-                refined = journal.known[key]
-        except IgrpoError as error:
-            raise type(error)(f"{str(data)!r}, line {number}: {error}") from None
+        if refiner and key is not None and key not in journal.known:
+            with _naming(data, number):
+                text = refine_prompt(refiner, _people(case), case.prompt)
+                check_prompt("refine", text)
+            journal.add(key, text)
+        refined = case.refined_prompt if key is None else journal.known[key]
         lines[number - 1] = _line(json.loads(lines[number - 1]), case, target.parent, refined)
     with written_whole(target, overwrite) as partial:
         partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     journal.remove()
-    return made, len(cases) - made
+    return len(missing), len(cases) - len(missing)
 
 
-def _line(content: dict[str, Any], case: Case, folder: Path, refined: str) -> str:
+@contextmanager
+def _naming(data: Path, number: int) -> Iterator[None]:
+    """Say in an error which line it is about."""
+    try:
+        yield
+    except IgrpoError as error:
+        raise type(error)(f"{str(data)!r}, line {number}: {error}") from None
+
+
+def _people(case: Case) -> tuple[Reference, ...]:
+    """The pictures of a row; not kept, as a file may have many thousands."""
+    return tuple(map(Reference.load, case.references))
+
+
+def _line(content: dict[str, Any], case: Case, folder: Path, refined: str | None) -> str:
     """A row for a file in `folder`: relative paths lead to the same pictures from there."""
     pairs = zip(content["references"], case.references, strict=True)
     references = [given if Path(given).is_absolute() else _from(folder, file) for given, file in pairs]

@@ -197,6 +197,10 @@ def test_wrong_files_are_refused_before_a_model_is_loaded(data: Path, tmp_path: 
     data.write_text(data.read_text().replace('"By hand."', "5"))
     with pytest.raises(InputError, match="line 1: refined_prompt: int; give a string"):
         refine_file(data, tmp_path / "out.jsonl", never, "x")
+    data.write_text(data.read_text().replace("5}", '"By hand."}'))
+    (data.parent / "faces" / "blue.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="line 3: reference .*blue.png"):
+        refine_file(data, tmp_path / "out.jsonl", never, "x")
 
 
 def run(*words: str) -> int:
@@ -219,7 +223,7 @@ def test_the_command(
     assert "exists already" in capsys.readouterr().err
     assert run(*words, "--overwrite") == 0
     assert run(str(data), "-o", str(tmp_path / "other.jsonl"), "--model", "nothing") == 1
-    assert "line 3: refine: 'nothing' is no directory or Hub repository" in capsys.readouterr().err
+    assert "igrpo: error: refine: 'nothing' is no directory or Hub repository" in capsys.readouterr().err
 
 
 def test_a_line_that_is_not_refined_is_named(data: Path) -> None:
