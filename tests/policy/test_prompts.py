@@ -211,6 +211,8 @@ def run(*words: str) -> int:
 def test_the_command(
     data: Path, tmp_path: Path, qwen_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run("--help") == 0
+    assert "--overwrite" in capsys.readouterr().out
     output = tmp_path / "out.jsonl"
     words = (str(data), "-o", str(output), "--model", str(qwen_directory), "--device", "cpu")
     assert run(*words) == 0
