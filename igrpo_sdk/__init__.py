@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from igrpo_sdk.faces.report import IdentityReport
     from igrpo_sdk.pipeline import IdentityPipeline
     from igrpo_sdk.references import Reference
+    from igrpo_sdk.refinement import QwenRefiner, Refiner, complete_prompt
     from igrpo_sdk.sampling import Progress
     from igrpo_sdk.video import IdentityVideo
 
@@ -50,7 +51,10 @@ _LAZY = {
     "IdentityVideo": "igrpo_sdk.video",
     "Preset": "igrpo_sdk.config",
     "Progress": "igrpo_sdk.sampling",
+    "QwenRefiner": "igrpo_sdk.refinement",
     "Reference": "igrpo_sdk.references",
+    "Refiner": "igrpo_sdk.refinement",
+    "complete_prompt": "igrpo_sdk.refinement",
     "find_people": "igrpo_sdk.faces.measuring",
     "measure": "igrpo_sdk.faces.measuring",
 }
@@ -74,9 +78,12 @@ __all__ = [
     "NumericsError",
     "Preset",
     "Progress",
+    "QwenRefiner",
     "Reference",
+    "Refiner",
     "ResourceError",
     "WeightsError",
+    "complete_prompt",
     "find_people",
     "measure",
 ]

@@ -153,6 +153,7 @@ def generate(
     frames: int | None = None,
     guidance: float | None = None,
     negative: str | None = None,
+    refine: str | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> None:
@@ -173,11 +174,14 @@ def generate(
         frames: Number of frames.
         guidance: How strongly the prompt and the references are followed; 1 turns guidance off.
         negative: What should not be seen.
+        refine: A Qwen2.5-VL, a folder or a Hub repository, that completes the prompt with what is visible of
+            each person.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
         overwrite: Replace the output file if it exists.
     """
     from igrpo_sdk.config import check_prompt
     from igrpo_sdk.references import Reference
+    from igrpo_sdk.refinement import QwenRefiner
     from igrpo_sdk.video import check_output_path
 
     started = time.monotonic()
@@ -189,6 +193,7 @@ def generate(
     from igrpo_sdk.pipeline import IdentityPipeline  # torch and diffusers: seconds, after the quick checks
 
     silence_loaders()
+    refiner = None if refine is None else QwenRefiner.from_pretrained(refine, device=device)
     pipe = IdentityPipeline.from_pretrained(
         model, adapter=adapter, adapter_scale=adapter_scale, device=device
     )
@@ -205,6 +210,7 @@ def generate(
             guidance_scale=guidance,
             negative_prompt=negative,
             progress=bar.update,
+            refine=refiner,
         )
     video.save(target, overwrite=overwrite)
     done = time.monotonic()
@@ -212,6 +218,8 @@ def generate(
     for warning in video.warnings:
         print(f"igrpo: warning: {warning}", file=sys.stderr)
     print(f"{output}: {len(video)} frames, seed {video.settings['seed']}")
+    if refiner:
+        print(f"refined prompt: {video.settings['refined_prompt']}")
     print(f"made in {done - loaded:.1f} s, after {loaded - started:.1f} s of loading")
     if similarity:
         print(similarity)

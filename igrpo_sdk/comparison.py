@@ -119,6 +119,8 @@ class Comparison:
         adapter = self.aligned.settings.get("adapter") or {}
         yield "<h1>Base and aligned, from the same noise</h1>"
         yield f"<p>{_text(self.aligned.settings.get('prompt', ''))}</p>"
+        if self.aligned.settings.get("refined_prompt"):
+            yield f"<p>refined: {_text(self.aligned.settings['refined_prompt'])}</p>"
         facts = {
             "model": self.base.settings.get("model"),
             "adapter": adapter.get("name"),

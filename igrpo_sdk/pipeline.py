@@ -1,13 +1,13 @@
 """`IdentityPipeline`: references and a prompt in, videos out.
 
 A call is five steps a user can also make one by one: `check_inputs`, `encode`, `sample`, `decode`, and the
-wrapping of frames and settings into `IdentityVideo`s.
+wrapping of frames and settings into `IdentityVideo`s. With a refiner, `refine` comes after the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, RLock
 from typing import Any
@@ -33,7 +33,8 @@ from igrpo_sdk.faces.analyzer import Analyzer
 from igrpo_sdk.faces.measuring import Person, find_people, measure
 from igrpo_sdk.memory import memory_errors
 from igrpo_sdk.references import Reference
-from igrpo_sdk.requests import Request, make_request
+from igrpo_sdk.refinement import Refiner, check_refiner
+from igrpo_sdk.requests import Request, make_request, refine_request
 from igrpo_sdk.sampling import (
     Progress,
     StepCallback,
@@ -42,6 +43,7 @@ from igrpo_sdk.sampling import (
     draw_noise,
     make_solver,
     sample,
+    shifted,
 )
 from igrpo_sdk.video import IdentityVideo
 
@@ -181,8 +183,11 @@ class IdentityPipeline:
             raise InputError(f"prompt: {type(prompt).__name__}; give one string to compare")
         with self._lock:
             aligned = self(references, prompt, seed=seed, num_videos=1, **options)
+            used = aligned.settings
+            if used["refined_prompt"] is not None:  # asked again, it could say something else
+                options["refine"] = lambda *_: used["refined_prompt"]
             with self.adapter.disabled():
-                base = self(references, prompt, seed=aligned.settings["seed"], num_videos=1, **options)
+                base = self(references, prompt, seed=used["seed"], num_videos=1, **options)
         return Comparison(base, aligned, tuple(Reference.load(picture) for picture in references))
 
     def __call__(
@@ -203,6 +208,7 @@ class IdentityPipeline:
         cancel: Event | None = None,
         batch_size: int | None = None,
         analyzer: Analyzer | None = None,
+        refine: Refiner | None = None,
     ) -> Any:
         """Make videos.
 
@@ -228,13 +234,15 @@ class IdentityPipeline:
             analyzer: Measures every video, as `FaceAnalyzer.load()` does, and puts the `IdentityReport` into
                 `video.report`. Every reference must then show a face. A video that cannot be measured comes
                 without a report, and a warning in `video.warnings` says why.
+            refine: Completes each prompt, as `QwenRefiner` does: a callable (references, prompt) -> prompt.
+                What it returns is used, and stands in the settings as `refined_prompt` beside `prompt`.
 
         Returns:
             An `IdentityVideo` for one prompt; a list of them if `num_videos` is above 1; for a list of
             prompts a list of either.
 
         Raises:
-            InputError: An argument is not usable; no model has run.
+            InputError: An argument is not usable, or what `refine` returned is not; no video model has run.
             FaceError: A reference does not show exactly one face; only the analyzer has run.
             Cancelled, NumericsError, ResourceError: The work ended; the pipeline can be used again.
         """
@@ -242,6 +250,7 @@ class IdentityPipeline:
             batch_size = 1 if self.backbone.device.type == "cpu" else 4
         elif not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size: {batch_size!r}; give a whole number of 1 or more")
+        check_refiner(refine)
         request = self.check_inputs(
             references,
             prompt,
@@ -255,6 +264,8 @@ class IdentityPipeline:
             num_videos=num_videos,
         )
         people = [find_people(group, analyzer) if analyzer else [] for group in request.references]
+        if refine is not None:
+            request = self.refine(request, refine, progress, cancel)
         num_videos, batch_size = request.config.num_videos, min(batch_size, len(request.videos))
         with self._lock, memory_errors(request.config.geometry, batch_size):
             frames = self._run(request, batch_size, progress or (lambda _: None), callback, cancel)
@@ -281,11 +292,21 @@ class IdentityPipeline:
         config = self.preset.generation(**changes)
         return make_request(self.backbone, self.preset, references, prompt, seed, config)
 
+    def refine(
+        self,
+        request: Request,
+        refiner: Refiner,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: Event | None = None,
+    ) -> Request:
+        """Between 1 and 2, with a refiner: the request with its prompts refined, and checked again."""
+        return refine_request(request, refiner, self.backbone, self.preset, progress, cancel)
+
     def encode(self, request: Request) -> Conditioning:
         """Step 2: the conditioning of the P pairs of a request."""
         config = request.config
         negatives = None if config.guidance_scale == 1 else [config.negative_prompt] * len(request.prompts)
-        return self.backbone.encode(request.references, request.prompts, negatives, config.geometry)
+        return self.backbone.encode(request.references, request.texts, negatives, config.geometry)
 
     def sample(
         self,
@@ -343,7 +364,7 @@ class IdentityPipeline:
         latents: list[Tensor] = []
         for start in range(0, len(videos), batch_size):
             pairs, seeds = zip(*videos[start : start + batch_size], strict=True)
-            told = _shifted(progress, start // batch_size * steps, total)
+            told = shifted(progress, start // batch_size * steps, total)
             part = conditioning.select(pairs)
             trajectory = self.sample(request, part, seeds, progress=told, callback=callback, cancel=cancel)
             latents.extend(trajectory.video_latents)
@@ -356,32 +377,19 @@ class IdentityPipeline:
 
     def _wrap(self, request: Request, video: tuple[int, int], frames: Tensor) -> IdentityVideo:
         """A result with the settings that make it again."""
-        pair, seed = video
-        config, people = request.config, request.references[pair]
         settings = {
             "model": self.preset.name,
             "revision": self.preset.revision,
             "adapter": self.adapter.settings if self.adapter else None,
-            "prompt": request.prompts[pair],
-            "negative_prompt": config.negative_prompt,
-            "references": [person.hash for person in people],
-            "seed": seed,
-            "steps": config.steps,
-            "guidance_scale": config.guidance_scale,
+            **request.settings(*video),
             "solver": self.preset.solver,
             "flow_shift": self.preset.flow_shift,
-            **asdict(config.geometry),
             "device": self.backbone.device.type,
             "dtype": str(self.backbone.transformer.patch_embedding.weight.dtype).removeprefix("torch."),
             "versions": library_versions(),
         }
-        warnings = self.adapter.warnings if self.adapter else ()
-        warnings += tuple(
-            f"references[{index}]: {warning}"
-            for index, person in enumerate(people)
-            for warning in person.warnings
-        )
-        return IdentityVideo(frames.numpy(), config.geometry.fps, settings, warnings)
+        warnings = (self.adapter.warnings if self.adapter else ()) + request.warnings(video[0])
+        return IdentityVideo(frames.numpy(), request.config.geometry.fps, settings, warnings)
 
 
 def _report(video: IdentityVideo, people: Sequence[Person], analyzer: Analyzer) -> None:
@@ -390,8 +398,3 @@ def _report(video: IdentityVideo, people: Sequence[Person], analyzer: Analyzer) 
         video.report = measure(video.frames, people, analyzer)
     except Exception as error:
         video.warnings += (f"identity is not measured: {type(error).__name__}: {error}",)
-
-
-def _shifted(progress: Callable[[Progress], None], done: int, total: int) -> Callable[[Progress], None]:
-    """`progress` of one batch as progress of all of them."""
-    return lambda told: progress(Progress(told.phase, done + told.step, total))

@@ -1,25 +1,29 @@
-"""The arguments of a call, checked: everything that can be wrong is found here, before a model runs."""
+"""The arguments of a call, checked: everything that can be wrong is found here, before a model runs.
+
+What a refiner makes of the prompts is checked the same way, before the video model runs.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from threading import Event
 from typing import Any
 
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.config import GenerationConfig, Preset, check_prompt, check_seed, draw_seed
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
-from igrpo_sdk.sampling import video_seed
+from igrpo_sdk.refinement import ORDINALS, Refiner, refine_prompt
+from igrpo_sdk.sampling import Progress, check_cancel, video_seed
 
-__all__ = ["Request", "check_named_people", "make_request"]
+__all__ = ["Request", "check_named_people", "check_text", "make_request", "refine_request"]
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_VALUE = {word: k for words in (_NUMBERS, _ORDINALS) for k, word in enumerate(words, 1)}
+_VALUE = {word: k for words in (_NUMBERS, ORDINALS) for k, word in enumerate(words, 1)}
 _COUNTED = rf"(\d+|{'|'.join(_NUMBERS)})(?!\w|[.,:]\d|%)"
-_RANKED = rf"(?:(\d+)(?:st|nd|rd|th)|({'|'.join(_ORDINALS)}))"
+_RANKED = rf"(?:(\d+)(?:st|nd|rd|th)|({'|'.join(ORDINALS)}))"
 _PICTURE = "(?:picture|photo|image)"
 _PERSON_BY_NUMBER = re.compile(
     # "person 3", but not "a person 3 metres away" or "per person 3"
@@ -34,12 +38,21 @@ _PERSON_BY_NUMBER = re.compile(
 
 @dataclass(frozen=True)
 class Request:
-    """Checked inputs of a call: P pairs of references and prompt, the settings, a seed for each pair."""
+    """Checked inputs of a call: P pairs of references and prompt, the settings, a seed for each pair.
+
+    `prompts` are as they were given; `refined` is what a refiner made of them, or None without one.
+    """
 
     references: tuple[tuple[Reference, ...], ...]
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     config: GenerationConfig
+    refined: tuple[str, ...] | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts that the model is given."""
+        return self.prompts if self.refined is None else self.refined
 
     @property
     def videos(self) -> list[tuple[int, int]]:
@@ -48,6 +61,28 @@ class Request:
         return [
             (pair, video_seed(seed, number)) for pair, seed in enumerate(self.seeds) for number in numbers
         ]
+
+    def settings(self, pair: int, seed: int) -> dict[str, Any]:
+        """What was asked for of one video, as JSON has it; what it depends on beside the model."""
+        config = self.config
+        return {
+            "prompt": self.prompts[pair],
+            "refined_prompt": None if self.refined is None else self.refined[pair],
+            "negative_prompt": config.negative_prompt,
+            "references": [person.hash for person in self.references[pair]],
+            "seed": seed,
+            "steps": config.steps,
+            "guidance_scale": config.guidance_scale,
+            **asdict(config.geometry),
+        }
+
+    def warnings(self, pair: int) -> tuple[str, ...]:
+        """Those of the references of one video."""
+        return tuple(
+            f"references[{index}]: {warning}"
+            for index, person in enumerate(self.references[pair])
+            for warning in person.warnings
+        )
 
 
 def make_request(
@@ -65,15 +100,46 @@ def make_request(
     many = isinstance(prompt, list | tuple)
     prompts, groups = _pair_lists(references, prompt) if many else _lone_pair(references, prompt)
     for index, text in enumerate(prompts):
-        _check_text(f"prompt[{index}]" if many else "prompt", text, backbone, preset)
+        check_text(f"prompt[{index}]" if many else "prompt", text, backbone, preset)
     if config.negative_prompt.strip():
-        _check_text("negative_prompt", config.negative_prompt, backbone, preset)
+        check_text("negative_prompt", config.negative_prompt, backbone, preset)
     people = tuple(_load_people(group, preset) for group in groups)
     for index, (text, group) in enumerate(zip(prompts, people, strict=True)):
         check_named_people(f"prompt[{index}]" if many else "prompt", text, len(group))
     largest = backbone.largest(max(len(group) for group in people))
     config.geometry.check(backbone.size_multiple, backbone.temporal_scale, largest)
     return Request(people, prompts, _seeds(seed, len(prompts)), config)
+
+
+def refine_request(
+    request: Request,
+    refiner: Refiner,
+    backbone: Backbone,
+    preset: Preset,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: Event | None = None,
+) -> Request:
+    """The request with each prompt refined, and checked as the prompts were.
+
+    Raises `InputError` for what the video model cannot take, `Cancelled`, and what the refiner raises.
+    """
+    refined: list[str] = []
+    total = len(request.prompts)
+    for pair, (people, prompt) in enumerate(zip(request.references, request.prompts, strict=True)):
+        check_cancel(cancel)
+        if progress:
+            progress(Progress("refine", pair, total))
+        text = refine_prompt(refiner, people, prompt)
+        name = f"prompt[{pair}]" if total > 1 else "prompt"
+        try:
+            check_text(name, text, backbone, preset)
+            check_named_people(name, text, len(people))
+        except InputError as error:
+            raise InputError(f"{error} (refined: {text!r}); let refine say less, or leave it out") from None
+        refined.append(text)
+    if progress:
+        progress(Progress("refine", total, total))
+    return replace(request, refined=tuple(refined))
 
 
 def _lone_pair(references: Any, prompt: Any) -> tuple[tuple[str, ...], tuple[Sequence[Any], ...]]:
@@ -97,8 +163,8 @@ def _pair_lists(references: Any, prompts: Sequence[str]) -> tuple[tuple[str, ...
     return tuple(prompts), tuple(references)
 
 
-def _check_text(name: str, text: str, backbone: Backbone, preset: Preset) -> None:
-    """A prompt must be text, say something, and fit the text encoder whole."""
+def check_text(name: str, text: str, backbone: Backbone, preset: Preset) -> None:
+    """Raise `InputError` unless a prompt is text, says something, and fits the text encoder whole."""
     check_prompt(name, text)
     count, limit = backbone.count_tokens(text), preset.max_text_tokens
     if not count:

@@ -34,6 +34,7 @@ __all__ = [
     "draw_noise",
     "make_solver",
     "sample",
+    "shifted",
     "step_seed",
     "video_seed",
 ]
@@ -44,11 +45,19 @@ NUM_TRAIN_TIMESTEPS = 1000
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the work is: `step` of `total` steps of `phase` ("encode", "sample" or "decode") are done."""
+    """Where the work is: `step` of `total` steps of `phase` are done.
+
+    Phases: "refine" with a refiner, then "encode", "sample" and "decode".
+    """
 
     phase: str
     step: int
     total: int
+
+
+def shifted(progress: Callable[[Progress], None], done: int, total: int) -> Callable[[Progress], None]:
+    """`progress` of one batch as progress of all of them: `done` steps were before it, `total` are in all."""
+    return lambda told: progress(Progress(told.phase, done + told.step, total))
 
 
 StepCallback = Callable[[int, float, Tensor], None]

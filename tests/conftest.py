@@ -134,6 +134,14 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def qwen_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2.5-VL that tells a red picture from a blue one; see `qwen.py`."""
+    from qwen import save_tiny_qwen
+
+    return save_tiny_qwen(tmp_path_factory.mktemp("models") / "qwen")
+
+
 @pytest.fixture
 def shipped_weights() -> Path:
     """The directory of the shipped tiny-vace; skips while its transformer is not trained."""

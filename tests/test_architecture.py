@@ -26,7 +26,7 @@ LAYERS = (
     ("flow", "config", "references", "decoding"),
     ("video", "memory"),
     ("backbones", "faces"),
-    ("adapters", "comparison"),
+    ("adapters", "comparison", "refinement"),
     ("sampling",),
     ("requests",),
     ("pipeline",),

@@ -15,7 +15,7 @@ from diffusers import WanVACEPipeline
 from safetensors.torch import load_file, save_file
 from tiny import TINY, people, tiny_pipeline
 
-from igrpo_sdk.backbones.loading import PRESET_FILE, _loading_error, default_preset, load_stock, resolve
+from igrpo_sdk.backbones.loading import PRESET_FILE, default_preset, load_stock, loading_error, resolve
 from igrpo_sdk.config import preset_names
 from igrpo_sdk.errors import DependencyError, HubError, InputError, WeightsError
 from igrpo_sdk.pipeline import IdentityPipeline
@@ -158,9 +158,9 @@ def test_a_dtype_that_is_none(dtype: Any, saved: Path) -> None:
 def test_a_broken_library_is_not_blamed_on_the_files(saved: Path) -> None:
     error = RuntimeError("Failed to import diffusers.pipelines.onnx_utils")
     error.__cause__ = ImportError("initialization failed")
-    assert isinstance(_loading_error(saved, error), DependencyError)
-    assert isinstance(_loading_error(saved, OSError("x")), WeightsError)
-    assert isinstance(_loading_error("a/b", OSError("x")), HubError)
+    assert isinstance(loading_error(saved, error), DependencyError)
+    assert isinstance(loading_error(saved, OSError("x")), WeightsError)
+    assert isinstance(loading_error("a/b", OSError("x")), HubError)
 
 
 def test_a_repository_that_cannot_be_had() -> None:

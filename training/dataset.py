@@ -21,7 +21,7 @@ from .world.scenes import Scene
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What ids, parts and systems may be called: they become file names and keys."""
-FIELDS = ("references", "prompt", "plain_prompt", "seed", "part", "places", "id")
+FIELDS = ("references", "prompt", "refined_prompt", "plain_prompt", "seed", "part", "places", "id")
 DEFAULT_PART = "all"
 
 
@@ -33,6 +33,7 @@ class Case:
     each person. prompt: who does what, where. plain_prompt: the same without a word about how anybody looks,
     for videos from blank references. seed: of the video. places: where each person stands from beginning to
     end, or None where that is not known or changes. scene: what the prompt describes, in the built-in suite.
+    refined_prompt: the prompt completed with what is visible of each person, for training; or None.
     """
 
     id: str
@@ -43,14 +44,17 @@ class Case:
     seed: int
     places: tuple[str, ...] | None = None
     scene: Scene | None = None
+    refined_prompt: str | None = None
 
 
-def read_cases(path: Path) -> list[Case]:
+def read_cases(path: Path, refined: bool = False) -> list[Case]:
     """The cases of a JSON Lines file; empty lines are skipped.
 
+    `refined`: every line must have a "refined_prompt" (`igrpo train refine-prompts` writes it).
+
     Paths are relative to the file. Optional: "id" (by default line-1, line-2, ...), "part" (all), "seed" (the
-    number of the line), "places" (only where nobody changes places), "plain_prompt" (the prompt). Raises
-    InputError that names the line.
+    number of the line), "places" (only where nobody changes places), "plain_prompt" (the prompt),
+    "refined_prompt". Raises InputError that names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -62,6 +66,10 @@ def read_cases(path: Path) -> list[Case]:
             continue
         try:
             case = _case(line, number, path.parent)
+            if refined and case.refined_prompt is None:
+                raise InputError(
+                    "refined_prompt: missing; let `igrpo train refine-prompts` write it, or train without"
+                )
             if case.id.lower() in cases:  # ids name files, also on disks that do not tell case apart
                 raise InputError(f"id: {case.id!r} is taken; give another")
         except IgrpoError as error:
@@ -92,6 +100,8 @@ def _case(line: str, number: int, folder: Path) -> Case:
     plain: Any = content.get("plain_prompt", content["prompt"])
     check_prompt("prompt", content["prompt"])
     check_prompt("plain_prompt", plain)
+    if "refined_prompt" in content:
+        check_prompt("refined_prompt", content["refined_prompt"])
     return Case(
         id=_name("id", content.get("id", f"line-{number}")),
         part=_name("part", content.get("part", DEFAULT_PART)),
@@ -100,6 +110,7 @@ def _case(line: str, number: int, folder: Path) -> Case:
         plain_prompt=plain,
         seed=check_seed(content.get("seed", number)),
         places=_places(content.get("places"), len(files)),
+        refined_prompt=content.get("refined_prompt"),
     )
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "default_preset",
     "library_versions",
     "load_stock",
+    "loading_error",
     "pick_device",
     "resolve",
     "silence_loaders",
@@ -83,7 +84,7 @@ def load_stock(
     except IgrpoError:
         raise
     except Exception as error:  # the loaders of four libraries raise what they like on a bad file
-        raise _loading_error(source, error) from error
+        raise loading_error(source, error) from error
     if not isinstance(pipeline, WanVACEPipeline):
         raise WeightsError(f"model {source}: a {type(pipeline).__name__}; give a WanVACEPipeline")
     for name in ("transformer", "vae", "text_encoder"):
@@ -95,14 +96,17 @@ def load_stock(
     return pipeline.to(device)
 
 
-def _loading_error(source: str | Path, error: Exception) -> IgrpoError:
-    """What an exception of a loader means: a library that is broken, a directory that is, or the Hub."""
+def loading_error(source: str | Path, error: Exception, name: str = "model") -> IgrpoError:
+    """What an exception of a loader means: a library that is broken, a directory that is, or the Hub.
+
+    `name`: what the message calls the thing that was to be loaded.
+    """
     reason = " ".join(str(error).split())[:300]
     if isinstance(error, ImportError) or isinstance(error.__cause__, ImportError):
         return DependencyError(f"a library does not load: {reason}. Install it again, or remove it")
     if isinstance(source, Path):
-        return WeightsError(f"model {source.name}: bad files: {reason}. Copy them again")
-    return HubError(f"model {source}: {reason}. Check the name, the network, or log in")
+        return WeightsError(f"{name} {source.name}: bad files: {reason}. Copy them again")
+    return HubError(f"{name} {source}: {reason}. Check the name, the network, or log in")
 
 
 def default_preset(source: str | Path, pipeline: Any) -> Preset:

@@ -53,12 +53,18 @@ def groups(rollouts: list[Rollout]) -> list[float]:
 def same(a: Rollout, b: Rollout) -> bool:
     pixels = a.frames.dtype == b.frames.dtype and torch.equal(a.frames, b.frames)
     people = [r.hash for r in a.references] == [r.hash for r in b.references]
-    rest = [(r.prompt, r.group, r.places, r.scene) for r in (a, b)]
+    rest = [(r.prompt, r.refined_prompt, r.group, r.places, r.scene) for r in (a, b)]
     return pixels and people and rest[0] == rest[1]
 
 
 def test_rollouts_survive_the_wire(right: Rollout, swapped: Rollout, grey: Grey) -> None:
-    odd = replace(grey(1)[0], prompt="zwei 人物 \U0001f600", group=7, frames=grey(1)[0].frames[:, ::2])
+    odd = replace(
+        grey(1)[0],
+        prompt="zwei 人物 \U0001f600",
+        refined_prompt="人",
+        group=7,
+        frames=grey(1)[0].frames[:, ::2],
+    )
     sent = [right, odd, swapped]
     body = b"".join(encode_rollouts("faces", sent))
     assert len(body) < sum(r.frames.numel() for r in sent) + 3 * 144 * 144 * 3  # each picture once
@@ -182,7 +188,7 @@ def changed(rollout: Rollout, **fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"header_version": 2}, "version 2, not 1"),
+        ({"header_version": 1}, "version 1, not 2"),
         ({"header_references": [[32, 32]]}, "must have 3 axes"),
         ({"header_references": [[31, 32, 3]]}, "whose header describes"),
         ({"header_rollouts": 5}, "not a request for scores"),
@@ -194,6 +200,7 @@ def changed(rollout: Rollout, **fields: Any) -> bytes:
         ({"references": [1]}, "IndexError"),
         ({"references": [-1]}, "no whole number"),
         ({"prompt": 5}, "needs references, a prompt"),
+        ({"refined_prompt": 5}, "refined_prompt 5 must be text"),
         ({"group": 1.5}, "a group that is a number"),
         ({"places": ["up"]}, "must be distinct members"),
         ({"places": ["left", "right"]}, "one a reference"),

@@ -169,6 +169,6 @@ def test_wrong_arguments() -> None:
 
 def test_reference_description() -> None:
     person = Appearance("woman", "red", "long", False, False, True, "pale", "orange")
-    assert reference_description(person) == "a woman with long red hair and glasses, in an orange shirt"
+    assert reference_description(person) == "a woman in orange with long red hair and glasses"
     bald = Appearance("man", None, "bald", True, True, True, "pale", "green")
-    assert reference_description(bald) == "a bald man with glasses, a beard and a moustache, in a green shirt"
+    assert reference_description(bald) == "a bald man in green with glasses, a beard and a moustache"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.pipeline import IdentityPipeline
+from igrpo_sdk.requests import check_text
 
 from ..rewards.scoring import Scorer
 from .processes import Processes
@@ -85,7 +87,8 @@ class Evaluator:
         """See the classes of the arguments. Raises InputError for prompts that cannot be had."""
         self._config, self._alarm = config, alarm
         self._pipe, self._scorer, self._processes = pipe, scorer, processes
-        source = make_prompts(config.prompts, config.seed, "validation")
+        check = partial(check_text, backbone=pipe.backbone, preset=pipe.preset)
+        source = make_prompts(config.prompts, config.seed, "validation", check)
         self._prompts = [source.prompt(number) for number in range(config.count)]
         self.state: dict[str, Any] = {"first": None, "alarms": 0}
 
@@ -101,7 +104,7 @@ class Evaluator:
             prompts = [self._prompts[number] for number in some]
             videos = self._pipe(
                 [prompt.references for prompt in prompts],
-                [prompt.text for prompt in prompts],
+                [prompt.given for prompt in prompts],
                 seed=list(some),
                 steps=config.steps,
                 batch_size=config.batch,

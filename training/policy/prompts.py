@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,7 @@ from igrpo_sdk.references import Reference
 
 from ..dataset import read_cases
 from ..rewards.base import Rollout
-from ..world.captions import caption
+from ..world.captions import caption, refined_caption
 from ..world.renderer import reference_pictures
 from ..world.scenes import ACTIONS, STAYING, Scene, sample_scene
 
@@ -23,16 +24,25 @@ __all__ = ["FilePrompts", "Prompt", "PromptConfig", "Prompts", "WorldPrompts", "
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """One (references, prompt). places, scene: see `rewards.base.Rollout`."""
+    """One (references, prompt). places, scene: see `rewards.base.Rollout`.
+
+    text: the prompt as it was written. refined: completed with what is visible of each person, or None.
+    """
 
     references: tuple[Reference, ...]
     text: str
     places: tuple[str, ...] | None = None
     scene: Scene | None = None
+    refined: str | None = None
+
+    @property
+    def given(self) -> str:
+        """What the model is given."""
+        return self.text if self.refined is None else self.refined
 
     def rollout(self, frames: Tensor, group: int) -> Rollout:
         """A video uint8 [F, H, W, 3] of this prompt, for the rewards."""
-        return Rollout(frames, self.references, self.text, group, self.places, self.scene)
+        return Rollout(frames, self.references, self.text, group, self.places, self.scene, self.refined)
 
 
 class Prompts(Protocol):
@@ -53,22 +63,30 @@ class PromptConfig:
     """Where prompts come from.
 
     source: "world", or the path of a JSON Lines file (`dataset.read_cases`). people, actions: of the world's
-    prompts; `people` are the numbers of people to draw from, evenly by their repetitions.
+    prompts; `people` are the numbers of people to draw from, evenly by their repetitions. refined: the model
+    is given prompts that are completed with what is visible of each person: by the world's own words, or the
+    file's `refined_prompt`.
     """
 
     source: str = "world"
     people: tuple[int, ...] = (2, 2, 3)
     actions: tuple[str, ...] = ACTIONS
+    refined: bool = False
 
 
-def make_prompts(config: PromptConfig, seed: int, split: str) -> Prompts:
+Check = Callable[[str, str], None]
+"""check(name, text): raises InputError if the model cannot take a prompt; `name` is what messages call it."""
+
+
+def make_prompts(config: PromptConfig, seed: int, split: str, check: Check) -> Prompts:
     """The prompts of a recipe, in the order of `seed`; `split` says whom of the world they show.
 
-    Raises InputError for a file that is none, and for what no scene has.
+    Raises InputError for a file that is none, for what no scene has, and what `check` raises of what the
+    model would be given: of all lines of a file at once, of the world's prompts as they are drawn.
     """
     if config.source == "world":
-        return WorldPrompts(config, seed, split)
-    return FilePrompts(Path(config.source), seed)
+        return WorldPrompts(config, seed, split, check)
+    return FilePrompts(config, seed, check)
 
 
 class WorldPrompts:
@@ -76,9 +94,9 @@ class WorldPrompts:
 
     distinct = None
 
-    def __init__(self, config: PromptConfig, seed: int, split: str) -> None:
+    def __init__(self, config: PromptConfig, seed: int, split: str, check: Check) -> None:
         """See `make_prompts`."""
-        self._config, self._seed, self.split = config, seed, split
+        self._config, self._seed, self.split, self._check = config, seed, split, check
         self.prompt(0)  # wrong actions and numbers of people are told here
 
     def prompt(self, number: int) -> Prompt:
@@ -88,21 +106,29 @@ class WorldPrompts:
         seed = dice.randrange(2**62)
         scene = sample_scene(seed, self.split, dice.choice(config.people), config.actions)
         stay = all(actor.action in STAYING for actor in scene.actors)
-        return Prompt(
+        text = caption(scene, seed)
+        prompt = Prompt(
             tuple(map(Reference.load, reference_pictures(scene))),
-            caption(scene, seed),
+            text,
             tuple(actor.place for actor in scene.actors) if stay else None,
             scene,
+            refined_caption(scene, text) if config.refined else None,
         )
+        _check_given(self._check, f"prompts, number {number}", prompt.text, prompt.refined)
+        return prompt
 
 
 class FilePrompts:
     """The rows of a JSON Lines file, shuffled anew each time all have been used."""
 
-    def __init__(self, path: Path, seed: int) -> None:
-        """Read the rows; raises InputError that names a line that is wrong, and a missing picture."""
-        self._cases, self._seed = read_cases(path), seed
+    def __init__(self, config: PromptConfig, seed: int, check: Check) -> None:
+        """See `make_prompts`; raises InputError that names a line that is wrong, and a missing picture."""
+        self._cases, self._seed = read_cases(Path(config.source), config.refined), seed
+        self._refined = config.refined
         self.distinct: int | None = len(self._cases)
+        for case in self._cases:
+            refined = case.refined_prompt if config.refined else None
+            _check_given(check, f"prompts, {case.id}", case.prompt, refined)
 
     def prompt(self, number: int) -> Prompt:
         """Prompt `number`, from 0."""
@@ -113,4 +139,10 @@ class FilePrompts:
             references = tuple(map(Reference.load, case.references))
         except IgrpoError as error:
             raise InputError(f"prompts, {case.id}: {error}") from None
-        return Prompt(references, case.prompt, case.places)
+        refined = case.refined_prompt if self._refined else None
+        return Prompt(references, case.prompt, case.places, refined=refined)
+
+
+def _check_given(check: Check, name: str, text: str, refined: str | None) -> None:
+    """Check what the model would be given."""
+    check(name if refined is None else f"{name}, refined", text if refined is None else refined)

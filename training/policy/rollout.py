@@ -127,7 +127,7 @@ def _encode(backbone: Backbone, settings: GenerationConfig, groups: Sequence[Gro
     """The conditions of every group, each encoded once."""
     negatives = None if settings.guidance_scale == 1 else [settings.negative_prompt] * len(groups)
     references = [group.prompt.references for group in groups]
-    return backbone.encode(references, [group.prompt.text for group in groups], negatives, settings.geometry)
+    return backbone.encode(references, [group.prompt.given for group in groups], negatives, settings.geometry)
 
 
 def _seed(seed: int, group: int, member: int) -> int:

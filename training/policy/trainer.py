@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import adapter_parameters, add_adapter, save_adapter
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.pipeline import IdentityPipeline
+from igrpo_sdk.requests import check_text
 
 from .. import checkpoint
 from ..pretrain.loop import Average
@@ -84,7 +86,8 @@ class _Run:
         )
         if recipe.objective.by_steps:
             recipe.window.check(self.settings.steps)
-        self.prompts = make_prompts(recipe.prompts, recipe.seed, "train")
+        check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
+        self.prompts = make_prompts(recipe.prompts, recipe.seed, "train", check)
         _check_enough(self.prompts.distinct, recipe.update.groups)
         # Before the weights are spread: the mark is that of the whole.
         self.info = AdapterInfo.of(

@@ -2,7 +2,7 @@
 
     8 bytes     length of the header, little-endian
     header      JSON: version, term, the shapes of the references, and of each rollout its frames' shape, the
-                indices of its references, prompt, group, places and scene
+                indices of its references, prompt, refined prompt, group, places and scene
     references  uint8 pixels, each picture once
     frames      uint8 pixels, rollout after rollout
 
@@ -32,9 +32,9 @@ from .base import Rollout
 
 __all__ = ["decode_rollouts", "encode_rollouts"]
 
-VERSION = 1
+VERSION = 2
 _LENGTH = 8  # bytes of the header's length
-_KEYS = {"frames", "references", "prompt", "group", "places", "scene"}
+_KEYS = {"frames", "references", "prompt", "refined_prompt", "group", "places", "scene"}
 
 
 def encode_rollouts(term: str, rollouts: Sequence[Rollout]) -> list[bytes | memoryview]:
@@ -46,6 +46,7 @@ def encode_rollouts(term: str, rollouts: Sequence[Rollout]) -> list[bytes | memo
             "frames": list(rollout.frames.shape),
             "references": [index[reference.hash] for reference in rollout.references],
             "prompt": rollout.prompt,
+            "refined_prompt": rollout.refined_prompt,
             "group": rollout.group,
             "places": rollout.places,
             "scene": None if rollout.scene is None else asdict(rollout.scene),
@@ -94,6 +95,9 @@ def _rollout(row: Mapping[str, Any], frames: NDArray[np.uint8], references: Sequ
     chosen, group, places = [_number(i) for i in row["references"]], row["group"], row["places"]
     if not chosen or not isinstance(row["prompt"], str) or type(group) is not int:
         raise InputError("a rollout needs references, a prompt that is text and a group that is a number")
+    refined = row["refined_prompt"]
+    if refined is not None and not isinstance(refined, str):
+        raise InputError(f"refined_prompt {refined!r} must be text, or null")
     if places is not None:
         places = tuple(places)
         if len(set(places)) < len(places) or not set(places) <= set(PLACES) or len(places) != len(chosen):
@@ -102,7 +106,7 @@ def _rollout(row: Mapping[str, Any], frames: NDArray[np.uint8], references: Sequ
     if scene is not None and len(scene.actors) != len(chosen):
         raise InputError(f"a scene of {len(scene.actors)} actors for {len(chosen)} references: give one each")
     people = tuple(references[i] for i in chosen)
-    return Rollout(torch.from_numpy(frames.copy()), people, row["prompt"], group, places, scene)
+    return Rollout(torch.from_numpy(frames.copy()), people, row["prompt"], group, places, scene, refined)
 
 
 def _cut(body: bytes, start: int, shapes: Sequence[tuple[int, ...]]) -> Iterator[NDArray[np.uint8]]:

@@ -19,9 +19,10 @@ from typing import Literal, NamedTuple, TypeVar
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.refinement import complete_prompt
 
 from .identities import Appearance, appearances, identity_vectors
-from .naming import visible_name
+from .naming import reference_description, visible_name
 from .scenes import Scene, actor_keys
 from .wording import (
     ACTION_WORDINGS,
@@ -112,6 +113,12 @@ def captions(scenes: Sequence[Scene], seeds: Sequence[int], naming: Naming = "mi
         _write(scene, [next(visible) for _ in scene.actors], seed, naming)
         for scene, seed in zip(scenes, seeds, strict=True)
     ]
+
+
+def refined_caption(scene: Scene, text: str) -> str:
+    """A caption of a scene, completed with what is visible of each person."""
+    visible = appearances(identity_vectors(*actor_keys(scene.actors)))
+    return complete_prompt(text, [reference_description(person) for person in visible])
 
 
 def _write(scene: Scene, visible: list[Appearance] | None, seed: int, naming: Naming) -> str:

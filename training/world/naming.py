@@ -132,9 +132,17 @@ def _assemble(noun: str, traits: list[_Trait], draw: Callable[[], float]) -> str
 
 
 def reference_description(person: Appearance) -> str:
-    """Everything a caption may say of a person: "a man with short red hair and glasses, in a green shirt"."""
+    """What is visible of a person, said briefly: "a man in green with short red hair, glasses and a beard".
+
+    Three of them behind the longest caption still fit the 128 tokens of the tiny text encoder; so clothes
+    have a colour but no name, and the colour of a beard, which is that of the hair, is not said.
+    """
     traits = _traits(person)
-    having = [trait.having[0] for trait in traits if trait.having and trait.kind not in ("colour", "style")]
+    having = [
+        "a beard" if trait.kind == "beard" else trait.having[0]
+        for trait in traits
+        if trait.having and trait.kind not in ("colour", "style")
+    ]
     listed = ", ".join(having[:-1]) + (" and " if having[1:] else "") + "".join(having[-1:])
     bald = "bald " if person.hair_style == "bald" else ""
-    return f"a {bald}{person.noun}{' with ' if having else ''}{listed}, {traits[-1].after[0]}"
+    return f"a {bald}{person.noun} in {person.top_colour}{' with ' if having else ''}{listed}"
