@@ -255,6 +255,8 @@ def test_what_cannot_be_trained(tiny_directory: Path, prompts: Path, tmp_path: P
     twice = {"groups": 4, "updates": 2}
     with pytest.raises(InputError, match="awm learns from a rollout once"):
         recipe(tiny_directory, prompts, update=twice, objective={"method": "awm"})
+    with pytest.raises(InputError, match="would all be one"):
+        recipe(tiny_directory, prompts, rollout={"same_noise": True}, objective={"method": "best_of_n"})
 
 
 def test_rewards_that_score_nobody_end_the_run(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:

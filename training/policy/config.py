@@ -95,6 +95,11 @@ class PolicyRecipe:
         """Check what the parts do not."""
         if self.steps < 1 or self.checkpoint_every < 1:
             raise InputError(f"steps={self.steps}, checkpoint_every={self.checkpoint_every}: at least 1")
+        if self.rollout.same_noise and not self.objective.by_steps:
+            raise InputError(
+                f"rollout.same_noise=true: with objective.method={self.objective.method} steps have no noise; "
+                "the videos of a group would all be one; set it to false"
+            )
         if self.objective.method == "awm" and self.update.updates > 1:
             raise InputError(
                 f"update.updates={self.update.updates}: objective.method=awm learns from a rollout once; "
