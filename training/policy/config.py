@@ -97,7 +97,7 @@ class PolicyRecipe:
             raise InputError(f"steps={self.steps}, checkpoint_every={self.checkpoint_every}: at least 1")
         if self.rollout.same_noise and not self.objective.by_steps:
             raise InputError(
-                f"rollout.same_noise=true: with objective.method={self.objective.method} steps have no noise; "
+                f"rollout.same_noise=true: with objective.method={self.objective.method} steps lack noise; "
                 "the videos of a group would all be one; set it to false"
             )
         if self.objective.method == "awm" and self.update.updates > 1:
