@@ -28,15 +28,14 @@ from jsonargparse import auto_cli
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from igrpo_sdk import IdentityPipeline
-from igrpo_sdk.adapters.lora import add_adapter
-from igrpo_sdk.config import ASSETS, Geometry, Preset
+from igrpo_sdk.config import ASSETS, GenerationConfig, Geometry, Preset
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.policy.config import PolicyRecipe
 from igrpo_sdk.training.policy.processes import Processes
 from igrpo_sdk.training.policy.prompts import Prompt
 from igrpo_sdk.training.policy.rollout import Chunk, Group, make_chunks
-from igrpo_sdk.training.policy.sharding import shard
+from igrpo_sdk.training.policy.trainer import prepare_transformer
 from igrpo_sdk.training.policy.update import Learner, Sums
 from igrpo_sdk.training.recipe import build, read_recipe
 
@@ -106,43 +105,38 @@ class Bench:
 
     recipe: PolicyRecipe
     pipe: IdentityPipeline
+    settings: GenerationConfig
     parameters: list[torch.nn.Parameter]
     learner: Learner
 
     @classmethod
-    def make(cls, name: str, device: str, toy: bool, processes: Processes | None = None) -> Bench:
-        """The recipe `name`, its model as the trainer would set it up."""
+    def make(cls, name: str, processes: Processes, toy: bool) -> Bench:
+        """The recipe `name`, its model as the trainer sets it up; a toy is not compiled."""
         data = read_recipe(name)
         data.pop("kind")
         recipe = build(PolicyRecipe, data)
+        recipe = replace(recipe, compile=recipe.compile and not toy)
         geometry = TOY_GEOMETRY if toy else recipe.geometry
         assert geometry is not None
         preset = replace(Preset.load(recipe.model), geometry=geometry)
         size = TOY if toy else FULL_14B if "14b" in recipe.model else FULL
-        pipe = random_pipeline(size, preset, device, getattr(torch, recipe.dtype))
-        transformer = pipe.backbone.transformer
-        parameters = add_adapter(transformer, recipe.lora, 0)
-        if recipe.checkpointing:
-            transformer.enable_gradient_checkpointing()
-        if recipe.compile and not toy:
-            transformer.compile_repeated_blocks(fullgraph=True)
-        if recipe.sharded and processes is not None:
-            shard(transformer, processes)
-        scale = pipe.preset.generation(guidance_scale=recipe.rollout.guidance_scale).guidance_scale
-        learner = Learner(pipe.backbone, recipe.objective, scale, exact=recipe.update.updates == 1)
-        return cls(recipe, pipe, parameters, learner)
+        pipe = random_pipeline(size, preset, str(processes.device), getattr(torch, recipe.dtype))
+        parameters = prepare_transformer(pipe.backbone.transformer, recipe, processes)
+        rollout = recipe.rollout
+        settings = preset.generation(steps=rollout.steps, guidance_scale=rollout.guidance_scale)
+        exact = recipe.update.updates == 1
+        learner = Learner(pipe.backbone, recipe.objective, settings.guidance_scale, exact)
+        return cls(recipe, pipe, settings, parameters, learner)
 
     def roll(self, number: int) -> Iterator[Chunk]:
         """The chunks of one group, as they are asked for."""
-        recipe, pipe = self.recipe, self.pipe
-        rollout = recipe.rollout
-        settings = pipe.preset.generation(steps=rollout.steps, guidance_scale=rollout.guidance_scale)
+        recipe, pipe, settings = self.recipe, self.pipe, self.settings
         trained = recipe.window.trained(0, 0, 0.0)
         window = (trained, recipe.window.noisy(trained, settings.steps))
         generator = np.random.default_rng(0)
         people = [Reference.load(generator.integers(0, 256, (512, 512, 3), dtype=np.uint8)) for _ in range(2)]
         group = Group(number, Prompt(tuple(people), "two people talk"))
-        return make_chunks(pipe.backbone, pipe.preset, rollout, settings, [group], window, 0)
+        return make_chunks(pipe.backbone, pipe.preset, recipe.rollout, settings, [group], window, 0)
 
     def train(self, chunk: Chunk) -> None:
         """The gradient of a chunk."""
@@ -193,11 +187,11 @@ def measure(
         device: "cuda", or "cpu" with `toy`.
         toy: a toy architecture, to try the command out.
     """
-    metrics: dict[str, Any] = {}
+    processes, metrics = _processes(device), dict[str, Any]()
     for name in recipes:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        found, short = Bench.make(name, device, toy).cost(videos), _short(name)
+        found, short = Bench.make(name, processes, toy).cost(videos), _short(name)
         print(name, found, flush=True)
         metrics[f"{short}_s_per_video"] = round(found.total_s, 3)
         metrics[f"{short}_of_official"] = round(found.total_s / OFFICIAL, 4)
@@ -221,8 +215,8 @@ def scale(
         device: "cuda", or "cpu" with `toy`.
         toy: a toy architecture, to try the command out.
     """
-    processes = Processes("cpu" if device == "cpu" else "auto")
-    bench = Bench.make(recipe, str(processes.device), toy, processes)
+    processes = _processes(device)
+    bench = Bench.make(recipe, processes, toy)
     start = 0.0
     for update in range(updates + 1):
         for chunk in bench.roll(update * processes.count + processes.rank):
@@ -243,6 +237,10 @@ def scale(
     if bench.recipe.sharded:
         metrics[f"{short}_peak_gib"] = round(peak, 2)
     _add(results, f"scale --recipe {recipe} --updates {updates} ({processes.count} processes)", metrics, toy)
+
+
+def _processes(device: str) -> Processes:
+    return Processes("cpu" if device == "cpu" else "auto")
 
 
 def _short(recipe: str) -> str:

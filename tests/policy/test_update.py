@@ -105,6 +105,16 @@ def gradient(toy: Toy, chunks: Sequence[Chunk], advantage: Tensor, **objective: 
     return toy.transformer.offset.grad.clone()
 
 
+def nearness(chunks: Sequence[Chunk], wanted: Tensor) -> Tensor:
+    """Advantages [G, 8] of videos by how near the mean of the latents of each channel is to `wanted`."""
+    scores = [
+        -float((latents.mean((1, 2, 3)) - wanted).square().sum())
+        for chunk in chunks
+        for latents in chunk.trajectory.video_latents
+    ]
+    return group_advantages({"near": score_table(scores, 8)}, {"near": 1.0}, "sum", 1e-3, 5.0)
+
+
 def test_the_policy_learns_what_is_rewarded() -> None:
     """Reward: how near the mean of the latents of each channel is to (1, -1)."""
     toy, wanted = Toy(), torch.tensor([1.0, -1.0])
@@ -113,12 +123,7 @@ def test_the_policy_learns_what_is_rewarded() -> None:
     for step in range(60):
         some = [replace(group, number=100 * step + group.number) for group in groups(1, 1)]
         chunks = roll(toy, config, some)
-        scores = [
-            -float((latents.mean((1, 2, 3)) - wanted).square().sum())
-            for chunk in chunks
-            for latents in chunk.trajectory.video_latents
-        ]
-        advantage = group_advantages({"near": score_table(scores, 8)}, {"near": 1.0}, "sum", 1e-3, 5.0)
+        advantage = nearness(chunks, wanted)
         optimizer.zero_grad()
         gradient(toy, chunks, advantage.flatten())
         optimizer.step()
@@ -234,12 +239,7 @@ def test_advantage_weighted_matching_learns_what_is_rewarded() -> None:
         some = [replace(group, number=100 * step + group.number) for group in groups(1, 1)]
         nothing = (frozenset[int](), frozenset[int]())
         chunks = list(make_chunks(toy, PRESET, config, settings, some, nothing, 0))  # type: ignore[arg-type]
-        scores = [
-            -float((latents.mean((1, 2, 3)) - wanted).square().sum())
-            for chunk in chunks
-            for latents in chunk.trajectory.video_latents
-        ]
-        advantage = group_advantages({"near": score_table(scores, 8)}, {"near": 1.0}, "sum", 1e-3, 5.0)
+        advantage = nearness(chunks, wanted)
         optimizer.zero_grad()
         for chunk, values in zip(chunks, advantage, strict=True):
             teacher.matching(chunk, range(8), values, 16 * 3, Sums())

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ from .rollout import Chunk, Group, make_chunks
 from .sharding import check_lockstep, shard
 from .update import Learner, Sums
 
-__all__ = ["train_policy"]
+__all__ = ["prepare_transformer", "train_policy"]
 
 
 def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
@@ -53,14 +54,13 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
     with run.scorer, run.log:
         run.log.event("begin", run.step, run.elapsed, run.facts)
         while not run.evaluate() and not run.finished:
-            trained = run.trained_steps()
             with run.log.timed("rollout"):
-                parts = [run.roll(groups, trained) for groups in run.draw_groups()]
+                parts = [run.roll(groups) for groups in run.draw_groups()]
             with run.log.timed("waiting_for_scores"):
                 advantages = run.advantages(parts)
             with run.log.timed("update"):
                 for part in parts:
-                    run.update(part, advantages, len(trained))
+                    run.update(part, advantages)
             run.finish_step()
         run.save()
     return run.export()
@@ -89,13 +89,11 @@ class _Run:
         check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
         self.prompts = make_prompts(recipe.prompts, recipe.seed, "train", check)
         _check_enough(self.prompts.distinct, recipe.update.groups)
+        self.weights = recipe.rewards.weights()
         # Before the weights are spread: the mark is that of the whole.
-        self.info = AdapterInfo.of(
-            self.pipe.preset, self.pipe.backbone, reward=", ".join(recipe.rewards.weights())
-        )
+        self.info = AdapterInfo.of(self.pipe.preset, self.pipe.backbone, reward=", ".join(self.weights))
         self._add_adapter()
         self.scorer = Scorer(make_rewards(recipe.rewards), recipe.rewards.scoring)
-        self.weights = recipe.rewards.weights()
         self.evaluator = Evaluator(recipe.evaluation, recipe.alarm, self.pipe, self.scorer, self.processes)
         self.learner = Learner(
             self.pipe.backbone, recipe.objective, self.settings.guidance_scale, recipe.update.updates == 1
@@ -104,16 +102,9 @@ class _Run:
         self.sums = Sums()
 
     def _add_adapter(self) -> None:
-        recipe, transformer = self.recipe, self.pipe.backbone.transformer
-        self.parameters = add_adapter(transformer, recipe.lora, recipe.seed)
-        if recipe.checkpointing:
-            transformer.enable_gradient_checkpointing()
-        if recipe.compile:
-            transformer.compile_repeated_blocks(fullgraph=True)
-        if recipe.sharded:
-            shard(transformer, self.processes)
-        self.average = Average({"transformer": transformer}, recipe.update.average)
-        update = recipe.update
+        update, transformer = self.recipe.update, self.pipe.backbone.transformer
+        self.parameters = prepare_transformer(transformer, self.recipe, self.processes)
+        self.average = Average({"transformer": transformer}, update.average)
         # Log-probabilities are means over elements, so gradients are tiny: eps=1e-8 would slow learning.
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -169,25 +160,19 @@ class _Run:
         mine = [self.processes.share(part) for part in parts]
         return [[Group(number, self.prompts.prompt(number)) for number in part] for part in mine]
 
-    def trained_steps(self) -> frozenset[int]:
-        """The steps of this update's rollouts that it learns from; none if it learns from final latents."""
+    def window(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The steps of this update's rollouts that are trained, and those with noise; none without steps."""
         recipe = self.recipe
         if not recipe.objective.by_steps:
-            return frozenset()
-        return recipe.window.trained(recipe.seed, self.step, self.step / recipe.steps)
+            return frozenset(), frozenset()
+        trained = recipe.window.trained(recipe.seed, self.step, self.step / recipe.steps)
+        return trained, recipe.window.noisy(trained, self.settings.steps)
 
-    def roll(self, groups: list[Group], trained: frozenset[int]) -> list[tuple[Chunk, Pending]]:
+    def roll(self, groups: list[Group]) -> list[tuple[Chunk, Pending]]:
         """Make the videos of groups; each chunk is scored while the next is made."""
-        recipe = self.recipe
-        noisy = recipe.window.noisy(trained, self.settings.steps) if trained else trained
+        pipe, recipe = self.pipe, self.recipe
         chunks = make_chunks(
-            self.pipe.backbone,
-            self.pipe.preset,
-            recipe.rollout,
-            self.settings,
-            groups,
-            (trained, noisy),
-            recipe.seed,
+            pipe.backbone, pipe.preset, recipe.rollout, self.settings, groups, self.window(), recipe.seed
         )
         return [(chunk, self.scorer.submit(chunk.rollouts)) for chunk in chunks]
 
@@ -210,9 +195,7 @@ class _Run:
         self.log.scores(tables, made)
         return {row[:2]: value for row, value in zip(everyone, made.flatten().tolist(), strict=True)}
 
-    def update(
-        self, part: list[tuple[Chunk, Pending]], advantages: dict[tuple[int, int], float], steps: int
-    ) -> None:
+    def update(self, part: list[tuple[Chunk, Pending]], advantages: Mapping[tuple[int, int], float]) -> None:
         """One optimiser update from the videos of all processes, if there is anything to learn from them."""
         recipe = self.recipe
         if not any(advantages.values()):  # nobody was scored, or all alike; every process sees the same
@@ -221,7 +204,7 @@ class _Run:
         groups = recipe.update.groups // recipe.update.updates
         self.optimizer.zero_grad()
         for chunk, _ in part:
-            self.learn(chunk, advantages, groups, steps)
+            self.learn(chunk, advantages, groups)
         self.processes.sum_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.update.clip_norm)
         if not torch.isfinite(norm):
@@ -233,15 +216,13 @@ class _Run:
         self.optimizer.step()
         self.average.update(self.step)
 
-    def learn(
-        self, chunk: Chunk, advantages: Mapping[tuple[int, int], float], groups: int, steps: int
-    ) -> None:
-        """Add the gradient of a chunk, by the method of the recipe."""
+    def learn(self, chunk: Chunk, advantages: Mapping[tuple[int, int], float], groups: int) -> None:
+        """Add the gradient of a chunk, by the method of the recipe; `groups` are in the update."""
         objective, videos = self.recipe.objective, groups * self.recipe.rollout.members
         keys = [(one.group, member) for one, (_, member) in zip(chunk.rollouts, chunk.rows, strict=True)]
         values = torch.tensor([advantages[key] for key in keys], dtype=torch.float64)
         if objective.method == "grpo":
-            self.learner.grpo(chunk, values, videos * steps, self.sums)
+            self.learner.grpo(chunk, values, videos * len(chunk.trajectory.transitions), self.sums)
         elif objective.method == "awm":
             self.learner.matching(chunk, range(len(keys)), values, videos * objective.draws, self.sums)
         else:
@@ -304,6 +285,18 @@ class _Run:
                 save_adapter(target, transformer, self.info, overwrite=True)
         self.processes.wait()
         return target
+
+
+def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Processes) -> list[nn.Parameter]:
+    """Give a transformer its adapter, and what a recipe says of it; returns the parameters to train."""
+    parameters = add_adapter(transformer, recipe.lora, recipe.seed)
+    if recipe.checkpointing:
+        transformer.enable_gradient_checkpointing()
+    if recipe.compile:
+        transformer.compile_repeated_blocks(fullgraph=True)
+    if recipe.sharded:
+        shard(transformer, processes)
+    return parameters
 
 
 def best_member(advantages: Mapping[tuple[int, int], float], group: int) -> tuple[int, int]:
