@@ -94,10 +94,6 @@ def decode_sequence(vae: AutoencoderKLWan, z: Tensor) -> Tensor:
     return unpatchify(x, vae.config.patch_size) if vae.config.patch_size else x
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last_3d)
-
-
 def _norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
     """silu of the RMS norm over channels; half precision is normalised in float32, as diffusers does."""
     y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -223,7 +223,7 @@ def test_matching_moves_towards_what_weighs() -> None:
     optimizer = torch.optim.SGD(toy.transformer.parameters(), lr=0.5)
     for seed in range(200):
         optimizer.zero_grad()
-        other = replace(chunk, seeds=tuple(seed + 200 * row for row in range(8)))
+        other = replace(chunk, group_seeds=(seed,) * 8)
         learner(toy, method="best_of_n", draws=1).matching(other, [best], torch.ones(1), 1, Sums())
         optimizer.step()
     torch.testing.assert_close(toy.transformer.offset.detach(), means[best], atol=0.25, rtol=0)
@@ -263,10 +263,35 @@ def test_draws_share_the_noise_levels_out() -> None:
     teacher, steps = learner(Toy(), method="awm", draws=2), torch.arange(800, 0, -100)
     early, late = (teacher._noise_levels(steps, draw, range(40)) for draw in (0, 1))
     assert set(early.tolist()) == {0.8, 0.7, 0.6, 0.5} and set(late.tolist()) == {0.4, 0.3, 0.2, 0.1}
+    middle = learner(Toy(), method="awm", draws=1, span=(0.25, 0.75))._noise_levels(steps, 0, range(40))
+    assert set(middle.tolist()) == {0.6, 0.5, 0.4, 0.3}
+
+
+def test_what_does_not_depend_on_the_video_cancels() -> None:
+    """Two equal videos of a group, one good and one bad, teach nothing; of two groups they would."""
+    toy = Toy()
+    chunk = roll(toy, RolloutConfig(members=2, batch=2), groups(1))[0]
+    latents = chunk.trajectory.latents[:1].expand(2, -1, -1, -1, -1)
+    equal = replace(chunk, trajectory=replace(chunk.trajectory, latents=latents))
+    norms = []
+    for seeds in (equal.group_seeds, (1, 2)):
+        toy.transformer.zero_grad()
+        chunk = replace(equal, group_seeds=seeds)
+        learner(toy, method="awm").matching(chunk, range(2), torch.tensor([1.0, -1.0]), 4, Sums())
+        assert toy.transformer.offset.grad is not None
+        norms.append(float(toy.transformer.offset.grad.norm()))
+    assert norms[0] == pytest.approx(0, abs=1e-6) and norms[1] > 1e-3
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"draws": 0}, {"clip": 0.0}, {"kl": -1.0}, {"method": "awm", "kl": 0.1, "kl_of": "mean"}]
+    "wrong",
+    [
+        {"draws": 0},
+        {"span": (0.5, 0.5)},
+        {"clip": 0.0},
+        {"kl": -1.0},
+        {"method": "awm", "kl": 0.1, "kl_of": "mean"},
+    ],
 )
 def test_objectives_that_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="objective"):

@@ -60,10 +60,12 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """B videos: [(group, member)], their seeds, what they were made from, the kept steps, and the videos."""
+    """B videos: [(group, member)], the seed of each one's group, what they were made from, the kept steps, and
+    the videos.
+    """
 
     rows: tuple[tuple[int, int], ...]
-    seeds: tuple[int, ...]
+    group_seeds: tuple[int, ...]
     conditioning: Conditioning
     trajectory: Trajectory
     rollouts: tuple[Rollout, ...]
@@ -102,10 +104,10 @@ def make_chunks(
     """
     conditions = _encode(backbone, settings, groups)
     for rows in plan_chunks(groups, config.members, config.batch):
-        seeds = tuple(_seed(seed, groups[index].number, member) for index, member in rows)
-        starts = [
-            _seed(seed, groups[index].number, 0 if config.same_noise else member) for index, member in rows
-        ]
+        group_seeds = tuple(video_seed(seed, groups[index].number + 1) for index, _ in rows)
+        members = [(one, member) for one, (_, member) in zip(group_seeds, rows, strict=True)]
+        seeds = tuple(video_seed(one, member + 1) for one, member in members)
+        starts = [video_seed(one, 1 if config.same_noise else member + 1) for one, member in members]
         conditioning = conditions.select([index for index, _ in rows])
         shape = backbone.latent_shape(settings.geometry, conditioning.num_slots)
         noise = draw_noise(starts, [shape] * len(rows)).to(backbone.device)
@@ -120,7 +122,7 @@ def make_chunks(
             groups[index].prompt.rollout(video, groups[index].number)
             for (index, _), video in zip(rows, frames, strict=True)
         )
-        yield Chunk(tuple(rows), seeds, conditioning, trajectory, rollouts)
+        yield Chunk(tuple(rows), group_seeds, conditioning, trajectory, rollouts)
 
 
 def _encode(backbone: Backbone, settings: GenerationConfig, groups: Sequence[Group]) -> Conditioning:
@@ -128,7 +130,3 @@ def _encode(backbone: Backbone, settings: GenerationConfig, groups: Sequence[Gro
     negatives = None if settings.guidance_scale == 1 else [settings.negative_prompt] * len(groups)
     references = [group.prompt.references for group in groups]
     return backbone.encode(references, [group.prompt.given for group in groups], negatives, settings.geometry)
-
-
-def _seed(seed: int, group: int, member: int) -> int:
-    return video_seed(video_seed(seed, group + 1), member + 1)

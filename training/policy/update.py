@@ -31,8 +31,8 @@ class Objective:
     method: how a video's advantage becomes a gradient. "grpo": through the log-probability of its steps with
     noise. "awm": advantage-weighted matching (Xue et al., arXiv 2509.25050), the flow-matching loss of its
     final latents, weighted by the advantage; rollouts then need no noise in their steps. "best_of_n": that
-    loss of the best video of each group alone. draws: of a noise level and noise for each video, for the
-    latter two.
+    loss of the best video of each group alone. For the latter two, draws: of a noise level and noise for each
+    video; span: which part of the sampler's steps the noise levels are those of, from its first to its last.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
     so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
@@ -44,6 +44,7 @@ class Objective:
 
     method: Literal["grpo", "awm", "best_of_n"] = "grpo"
     draws: int = 2
+    span: tuple[float, float] = (0.0, 1.0)
     clip: float = 1e-3
     weighted: bool = True
     ratio_norm: bool = False
@@ -57,6 +58,8 @@ class Objective:
             raise InputError(f"objective.clip={self.clip} must be in (0, 1), kl={self.kl} at least 0")
         if self.draws < 1:
             raise InputError(f"objective.draws={self.draws} must be at least 1")
+        if not 0 <= self.span[0] < self.span[1] <= 1:
+            raise InputError(f"objective.span={self.span} must be two numbers in [0, 1], the first the lower")
         if self.kl and self.kl_of == "mean" and not self.by_steps:
             raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
 
@@ -125,8 +128,9 @@ class Learner:
     def matching(self, chunk: Chunk, rows: Sequence[int], weights: Tensor, count: int, sums: Sums) -> None:
         """Add the gradient of the weighted flow-matching loss of a chunk's videos.
 
-        Each draw takes a noise level of the sampler, one draw from the early ones and the next from later
-        ones, and noise; both are functions of the seed. The velocity is that of the prompt alone: that
+        Each draw takes a noise level of the sampler, one draw from the early ones of the span and the next
+        from later ones, and noise. Both are the group's, so that what does not depend on the video cancels
+        in a sum over advantages. The velocity is that of the prompt alone: that
         with guidance does not estimate the target (on tiny-vace's own videos its loss is up to 28 times as
         high). Only the video's latents count, not those of the reference slots.
 
@@ -144,9 +148,11 @@ class Learner:
         x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
         scales = weights.to(device, torch.float32)
         for draw in range(self.objective.draws):
-            seeds = [step_seed(chunk.seeds[row], len(trajectory.timesteps) + draw) for row in rows]
+            seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
-            eps = draw_noise(seeds, [tuple(x0.shape[1:])] * len(rows)).to(device)
+            distinct = sorted(set(seeds))
+            drawn = draw_noise(distinct, [tuple(x0.shape[1:])] * len(distinct)).to(device)
+            eps = drawn[[distinct.index(seed) for seed in seeds]]
             x = flow.interpolate(x0, eps, told.to(device, torch.float32).view(-1, 1, 1, 1, 1))
             velocity = self._velocity(x, told, conditioning)
             loss = self._video_mean((velocity - flow.velocity_target(x0, eps)).square(), trajectory)
@@ -160,9 +166,11 @@ class Learner:
             torch.autograd.backward(loss.sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
-        """float64 [B]: for each seed one of the sampler's noise levels, from the draw's share of them."""
-        places = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
-        return timesteps[[int(place * len(timesteps)) for place in places]].double() / NUM_TRAIN_TIMESTEPS
+        """float64 [B]: for each seed one of the sampler's noise levels, from the draw's share of the span."""
+        first, last = self.objective.span
+        shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
+        steps = [int((first + share * (last - first)) * len(timesteps)) for share in shares]
+        return timesteps[steps].double() / NUM_TRAIN_TIMESTEPS
 
     @staticmethod
     def _video_mean(values: Tensor, trajectory: Trajectory) -> Tensor:
