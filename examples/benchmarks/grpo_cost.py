@@ -1,9 +1,10 @@
-"""What a training video costs at full size, on random weights: the numbers of docs/results/grpo_cost.json.
+r"""What a training video costs at full size, on random weights: the numbers of docs/results/grpo_cost.json.
 
     python examples/benchmarks/grpo_cost.py measure
     python examples/benchmarks/grpo_cost.py scale
     accelerate launch --num_processes 2 examples/benchmarks/grpo_cost.py scale
-    accelerate launch --num_processes 2 examples/benchmarks/grpo_cost.py scale --recipe vace_14b_fsdp
+    accelerate launch --num_processes 2 examples/benchmarks/grpo_cost.py scale --recipe vace_14b_fsdp \
+        --chunks 1
 
 The architecture of VACE-1.3B, or 14B, with random weights, 2 references, as each recipe says: rollouts,
 decoding, and all trained steps. `measure` takes chunk by chunk in one process, after one that is not counted;
@@ -18,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.config import ASSETS, GenerationConfig, Geometry, Preset
+from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
 from igrpo_sdk.training.policy.config import PolicyRecipe
@@ -147,6 +150,8 @@ class Bench:
     def cost(self, videos: int) -> Cost:
         """The cost of a video, over `videos` of them, after one chunk that is not counted."""
         seconds, batch = {"roll": 0.0, "train": 0.0}, self.recipe.rollout.batch
+        if videos < batch or videos % batch:
+            raise InputError(f"videos={videos} must be a multiple of the recipe's batch of {batch}")
         for number in range(videos // batch + 1):
             start = time.monotonic()
             chunk = next(self.roll(number))
@@ -189,6 +194,7 @@ def measure(
     """
     processes, metrics = _processes(device), dict[str, Any]()
     for name in recipes:
+        torch.compiler.reset()  # another batch is another shape: kernels for any shape would be slower
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         found, short = Bench.make(name, processes, toy).cost(videos), _short(name)
@@ -203,6 +209,7 @@ def scale(
     results: str = "docs/results/grpo_cost.json",
     recipe: str = "vace_1_3b_fast",
     updates: int = 2,
+    chunks: int | None = None,
     device: str = "cuda",
     toy: bool = False,
 ) -> None:
@@ -212,31 +219,38 @@ def scale(
         results: JSON file for the numbers.
         recipe: name of a policy recipe.
         updates: how many are counted.
+        chunks: of each group; None for the whole group.
         device: "cuda", or "cpu" with `toy`.
         toy: a toy architecture, to try the command out.
     """
     processes = _processes(device)
     bench = Bench.make(recipe, processes, toy)
-    start = 0.0
+    start, videos = 0.0, 0
     for update in range(updates + 1):
-        for chunk in bench.roll(update * processes.count + processes.rank):
+        for chunk in islice(bench.roll(update * processes.count + processes.rank), chunks):
             bench.train(chunk)
+            videos += len(chunk.rows)
         processes.sum_gradients(bench.parameters)
         _wait()
         if update == 0:
             processes.wait()
-            start = time.monotonic()
+            start, videos = time.monotonic(), 0
     processes.wait()
-    videos = updates * processes.count * bench.recipe.rollout.members
-    rate, peak = videos / (time.monotonic() - start), max(processes.gather([peak_gib()]))
+    rate, peak = processes.count * videos / (time.monotonic() - start), max(processes.gather([peak_gib()]))
     if not processes.first:
         return
     print(recipe, processes.count, "processes:", rate, "videos a second,", peak, "GiB", flush=True)
     short = _short(recipe)
+    part = f" --chunks {chunks}" if chunks else ""
     metrics = {f"{short}_videos_per_s_{processes.count}": round(rate, 4)}
     if bench.recipe.sharded:
         metrics[f"{short}_peak_gib"] = round(peak, 2)
-    _add(results, f"scale --recipe {recipe} --updates {updates} ({processes.count} processes)", metrics, toy)
+    _add(
+        results,
+        f"scale --recipe {recipe} --updates {updates}{part} ({processes.count} processes)",
+        metrics,
+        toy,
+    )
 
 
 def _processes(device: str) -> Processes:

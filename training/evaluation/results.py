@@ -33,11 +33,14 @@ def available_cores() -> int:
 
 
 def hardware() -> str:
-    """The GPU, if there is one, and the CPU cores this process may use, in words."""
+    """The GPUs, if there are any, and the CPU cores this process may use, in words."""
     words = f"{available_cores()} CPU cores ({platform.machine()})"
     import torch
 
-    return f"{torch.cuda.get_device_name()}, {words}" if torch.cuda.is_available() else words
+    if not torch.cuda.is_available():
+        return words
+    count, name = torch.cuda.device_count(), torch.cuda.get_device_name()
+    return f"{f'{count} x ' if count > 1 else ''}{name}, {words}"
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
