@@ -60,7 +60,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """B videos: [(group, member)], seeds of their groups, what they were made from, kept steps, the videos."""
+    """B videos: [(group, member)], seeds of the groups, what they were made from, kept steps, the videos."""
 
     rows: tuple[tuple[int, int], ...]
     group_seeds: tuple[int, ...]

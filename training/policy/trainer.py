@@ -6,6 +6,7 @@ some groups, scores them, and updates the adapter by each video's advantage over
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,6 +50,7 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
     Raises InputError for a recipe that does not fit the model or its data, NumericsError for a loss that is
     not finite, RewardError when rewards fail again and again.
     """
+    sys.setswitchinterval(5e-4)  # of 5 ms: a thread that scores would hold up the one that launches kernels
     run = _Run(recipe, output, device)
     run.restore(resume)
     with run.scorer, run.log:
