@@ -132,6 +132,22 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
             ("prompt following", "prompt_following"),
         ),
     ),
+    "grpo_cost": (
+        Row("paper_s_per_video", "paper's recipe: seconds a training video", unit=" s", digits=1),
+        Row("paper_of_official", "the same as a share of the released code's 30.9 s", high=0.7),
+        Row("paper_peak_gib", "its memory", unit=" GiB", digits=1),
+        Row("fast_s_per_video", "fast recipe: seconds a training video", unit=" s", digits=1),
+        Row("fast_of_official", "the same as a share of the released code's 30.9 s", high=0.2),
+        Row("fast_peak_gib", "its memory", unit=" GiB", digits=1),
+        Row("two_gpu_speedup", "fast recipe: videos a second of two GPUs over those of one", 1.8),
+        Row(
+            "fsdp_14b_peak_gib",
+            "VACE-14B spread over two GPUs: memory of each, loading included",
+            unit=" GiB",
+        ),
+        Row("fsdp_14b_step_peak_gib", "the same after loading", unit=" GiB"),
+        Row("fsdp_14b_videos_per_s_2", "VACE-14B on two GPUs: videos a second", digits=3),
+    ),
     "generate": (
         Row("seconds", "making the video", high=20, unit=" s", digits=1),
         Row("load_seconds", "loading the model before it", unit=" s", digits=1),

@@ -166,9 +166,14 @@ class Bench:
         return Cost(seconds["roll"] / made, seconds["train"] / made, peak_gib())
 
 
-def peak_gib() -> float:
-    """The most GPU memory so far, GiB; 0 without one."""
-    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+def peak_gib(reset: bool = False) -> float:
+    """The most GPU memory so far, or since the last `reset`, GiB; 0 without a GPU."""
+    if not torch.cuda.is_available():
+        return 0.0
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    if reset:
+        torch.cuda.reset_peak_memory_stats()
+    return peak
 
 
 def _wait() -> None:
@@ -195,8 +200,7 @@ def measure(
     processes, metrics = _processes(device), dict[str, Any]()
     for name in recipes:
         torch.compiler.reset()  # another batch is another shape: kernels for any shape would be slower
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        peak_gib(reset=True)
         found, short = Bench.make(name, processes, toy).cost(videos), _short(name)
         print(name, found, flush=True)
         metrics[f"{short}_s_per_video"] = round(found.total_s, 3)
@@ -225,7 +229,7 @@ def scale(
     """
     processes = _processes(device)
     bench = Bench.make(recipe, processes, toy)
-    start, videos = 0.0, 0
+    start, videos, first_peak = 0.0, 0, 0.0
     for update in range(updates + 1):
         for chunk in islice(bench.roll(update * processes.count + processes.rank), chunks):
             bench.train(chunk)
@@ -233,10 +237,12 @@ def scale(
         processes.sum_gradients(bench.parameters)
         _wait()
         if update == 0:
+            first_peak = peak_gib(reset=True)
             processes.wait()
             start, videos = time.monotonic(), 0
     processes.wait()
     rate, peak = processes.count * videos / (time.monotonic() - start), max(processes.gather([peak_gib()]))
+    first_peak = max(processes.gather([first_peak]))
     if not processes.first:
         return
     print(recipe, processes.count, "processes:", rate, "videos a second,", peak, "GiB", flush=True)
@@ -244,7 +250,8 @@ def scale(
     part = f" --chunks {chunks}" if chunks else ""
     metrics = {f"{short}_videos_per_s_{processes.count}": round(rate, 4)}
     if bench.recipe.sharded:
-        metrics[f"{short}_peak_gib"] = round(peak, 2)
+        metrics |= {f"{short}_peak_gib": round(max(first_peak, peak), 2)}
+        metrics |= {f"{short}_step_peak_gib": round(peak, 2)}
     _add(
         results,
         f"scale --recipe {recipe} --updates {updates}{part} ({processes.count} processes)",

@@ -147,6 +147,10 @@ class _Scene:
         """Horizontal centres of the faces of each frame."""
         return [[float(face.box[0] + face.box[2]) / 2 for face in some] for some in self.faces]
 
+    def owned(self, owners: Ints) -> list[Face | None]:
+        """The face of each frame that `owners` (T,) gives to one person."""
+        return [some[m] if m != NOBODY else None for some, m in zip(self.faces, owners, strict=True)]
+
     def similarities(self, owners: Ints) -> Floats:
         """Similarity (T, K) of the faces given by `owners` to each person; 0 where there is none."""
         rows = zip(self.tables, owners, strict=True)
@@ -163,12 +167,12 @@ class _Scene:
     def person(self, k: int, similarity: Floats, recognised: NDArray[np.bool_]) -> PersonReport:
         """What there is to say of person k, but for their place; similarity and whether it is enough (T,)."""
         own = self.owners[:, k]
-        faces = [some[m] if m != NOBODY else None for some, m in zip(self.faces, own, strict=True)]
+        faces = self.owned(own)
         wrong = [np.delete(t[k], m) if m != NOBODY else t[k] for t, m in zip(self.tables, own, strict=True)]
         margins = self.margins(self.owners, k)
         return PersonReport(
             name=self.people[k].name,
-            boxes=tuple(None if face is None else _box(face) for face in faces),
+            boxes=tuple(map(_box, faces)),
             similarity=_curve(np.maximum(similarity, 0)),
             recognised=tuple(recognised.tolist()),
             margin=None if margins is None else _curve(margins),
@@ -199,6 +203,7 @@ class _Scene:
                 place=places[k],
                 owned=_curve(similarity[:, k]),
                 owned_margin=None if margin is None else _curve(margin),
+                owned_boxes=tuple(map(_box, self.owned(owners[:, k]))),
             )
             for k, (person, margin) in enumerate(zip(found, margins, strict=True))
         ]
@@ -259,7 +264,9 @@ def _at(values: Floats, face: int) -> float:
     return float(values[face]) if face != NOBODY else 0.0
 
 
-def _box(face: Face) -> tuple[float, float, float, float]:
+def _box(face: Face | None) -> tuple[float, float, float, float] | None:
+    if face is None:
+        return None
     x0, y0, x1, y1 = (round(float(x), 2) for x in face.box)
     return x0, y0, x1, y1
 

@@ -44,8 +44,8 @@ class PersonReport:
     reference of the most similar other face, at least 0: the best wrong match. id_conf: UMO's ID-Conf,
     clip(1 - second / first, 0, 1) of the similarities of all faces to this reference (arXiv 2509.06818).
     copying: see `crops.copied`, in [-1, 1]. place: where the person should be. owned, owned_margin:
-    similarity and margin of the face that stands there, whoever it looks like, in [-1, 1] and [-2, 2]; None
-    without a place (and owned_margin without others).
+    similarity and margin of the face that stands there, whoever it looks like, in [-1, 1] and [-2, 2], and
+    owned_boxes where it is; None without a place (and owned_margin without others).
     """
 
     name: str
@@ -59,6 +59,7 @@ class PersonReport:
     place: str | None = None
     owned: Curve | None = None
     owned_margin: Curve | None = None
+    owned_boxes: tuple[Box | None, ...] | None = None
 
     @property
     def mean(self) -> float:

@@ -91,6 +91,20 @@ def test_learning_from_final_latents(
     assert any(value.any() for name, value in adapter(made).items() if "lora_B" in name)
 
 
+def test_credit_of_faces(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    """References of noise show no face: nothing is measured, and the run goes on by its other reward."""
+    rewards = {"faces": {"weight": 0.0}, "motion": {"floor": 0.99}, "scoring": {"patience": 99}}
+    made = []
+    for weight in (0.0, 2.0):
+        objective = {"method": "awm", "face_credit": weight}
+        changed = recipe(tiny_directory, prompts, objective=objective, rewards=rewards)
+        with pytest.warns(UserWarning, match="sees no face"):
+            made.append(adapter(train_policy(changed, tmp_path / str(weight), device="cpu")))
+    assert same(*made)
+    with pytest.raises(InputError, match="face_credit needs rewards.faces"):
+        recipe(tiny_directory, prompts, objective={"method": "awm", "face_credit": 1.0})
+
+
 def test_resumed_is_unbroken(
     tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
 ) -> None:
@@ -102,33 +116,41 @@ def test_resumed_is_unbroken(
 def test_killed_anywhere_is_unbroken(
     tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
 ) -> None:
-    """kill -9 at up to 20 random moments; a forked child has everything loaded already."""
-    dice, kills = random.Random(0), 0
-    for _ in range(60):
-        child = os.fork()
-        if child == 0:
-            torch.set_num_threads(1)
-            try:
-                train_policy(recipe(tiny_directory, prompts), tmp_path, "auto", "cpu")
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        patience = dice.uniform(0.05, 0.8) if kills < 20 else 60.0
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            time.sleep(0.01)
+    """kill -9 at 20 random moments, in as many runs as that takes; each ends as one left alone."""
+    begun = time.monotonic()
+    train_policy(recipe(tiny_directory, prompts), tmp_path / "alone", device="cpu")
+    whole, dice = time.monotonic() - begun, random.Random(0)
+    kills, runs, ended = 0, 0, False
+    while kills < 20 or not ended:
+        folder, patience = tmp_path / str(runs), dice.uniform(0.02, whole) if kills < 20 else 60.0
+        status = run_or_kill(recipe(tiny_directory, prompts), folder, patience)
+        ended = status is not None
+        if ended:
+            assert status == 0 and same(adapter(folder / "adapter"), unbroken)
+            runs += 1
         else:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
             kills += 1
-            continue
-        assert status == 0
-        break
-    assert kills  # a fast machine ends the run before many
-    assert same(adapter(tmp_path / "adapter"), unbroken)
+
+
+def run_or_kill(what: PolicyRecipe, folder: Path, seconds: float) -> int | None:
+    """Train in a forked child, which has everything loaded already; its status, or None if it was killed."""
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        try:
+            train_policy(what, folder, "auto", "cpu")
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
 
 
 def launch(folder: Path, content: dict[str, Any]) -> subprocess.Popen[str]:

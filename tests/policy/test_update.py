@@ -267,6 +267,24 @@ def test_draws_share_the_noise_levels_out() -> None:
     assert set(middle.tolist()) == {0.6, 0.5, 0.4, 0.3}
 
 
+def test_latents_weigh_apart() -> None:
+    """The gradients of two parts of the latents are that of all, and differ."""
+    toy = Toy()
+    chunk = roll(toy, RolloutConfig(members=2, batch=2), groups(1))[0]
+    first = torch.zeros(2, *SHAPE[1:])
+    first[:, 0] = 1
+    found = []
+    for weights in (torch.ones(2), torch.ones_like(first), first, 1 - first):
+        toy.transformer.zero_grad()
+        learner(toy, method="awm").matching(chunk, range(2), weights, 4, Sums())
+        assert toy.transformer.offset.grad is not None
+        found.append(toy.transformer.offset.grad.clone())
+    whole, ones, one_half, other_half = found
+    torch.testing.assert_close(ones, whole)
+    torch.testing.assert_close(one_half + other_half, whole)
+    assert not torch.allclose(one_half, other_half, atol=1e-4)
+
+
 def test_what_does_not_depend_on_the_video_cancels() -> None:
     """Two equal videos of a group, one good and one bad, teach nothing; of two groups they would."""
     toy = Toy()

@@ -100,6 +100,8 @@ class PolicyRecipe:
                 f"rollout.same_noise=true: with objective.method={self.objective.method} steps lack noise; "
                 "the videos of a group would all be one; set it to false"
             )
+        if self.objective.face_credit and self.rewards.faces is None:
+            raise InputError("objective.face_credit needs rewards.faces, if only with weight 0")
         if self.objective.method == "awm" and self.update.updates > 1:
             raise InputError(
                 f"update.updates={self.update.updates}: objective.method=awm learns from a rollout once; "

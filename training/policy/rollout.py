@@ -20,7 +20,10 @@ from igrpo_sdk.sampling import Stochastic, Trajectory, draw_noise, make_solver, 
 from ..rewards.base import Rollout
 from .prompts import Prompt
 
-__all__ = ["Chunk", "Group", "RolloutConfig", "make_chunks", "plan_chunks"]
+__all__ = ["Chunk", "Group", "RolloutConfig", "Video", "make_chunks", "plan_chunks"]
+
+Video = tuple[int, int]
+"""(number of the group, member)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,18 @@ class Chunk:
     conditioning: Conditioning
     trajectory: Trajectory
     rollouts: tuple[Rollout, ...]
+
+    @property
+    def videos(self) -> list[Video]:
+        """What each is called in the whole run."""
+        return [(one.group, member) for one, (_, member) in zip(self.rollouts, self.rows, strict=True)]
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Frames and pixels of a latent; of its video's first latent frame, one frame."""
+        frames, height = self.rollouts[0].frames.shape[:2]
+        latent_frames, latent_height = self.trajectory.video_latents.shape[2:4]
+        return (frames - 1) // max(latent_frames - 1, 1), height // latent_height
 
 
 def plan_chunks(groups: Sequence[Group], members: int, batch: int) -> Iterator[list[tuple[int, int]]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import adapter_parameters, add_adapter, save_adapter
@@ -27,14 +27,16 @@ from igrpo_sdk.requests import check_text
 from .. import checkpoint
 from ..pretrain.loop import Average
 from ..rewards.composition import make_rewards
+from ..rewards.measuring import Measurer
 from ..rewards.scoring import Pending, Scorer
 from .advantages import group_advantages, score_table
 from .config import PolicyRecipe, check_same_recipe, plain
+from .credit import face_credit
 from .evaluation import Evaluator
 from .log import PolicyLog
 from .processes import Processes
 from .prompts import make_prompts
-from .rollout import Chunk, Group, make_chunks
+from .rollout import Chunk, Group, Video, make_chunks
 from .sharding import check_lockstep, shard
 from .update import Learner, Sums
 
@@ -62,7 +64,7 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
                 advantages = run.advantages(parts)
             with run.log.timed("update"):
                 for part in parts:
-                    run.update(part, advantages)
+                    run.update(part, advantages, run.credit(part))
             run.finish_step()
         run.save()
     return run.export()
@@ -95,7 +97,8 @@ class _Run:
         # Before the weights are spread: the mark is that of the whole.
         self.info = AdapterInfo.of(self.pipe.preset, self.pipe.backbone, reward=", ".join(self.weights))
         self._add_adapter()
-        self.scorer = Scorer(make_rewards(recipe.rewards), recipe.rewards.scoring)
+        self.measurer = Measurer.load(recipe.rewards.measuring) if recipe.objective.face_credit else None
+        self.scorer = Scorer(make_rewards(recipe.rewards, self.measurer), recipe.rewards.scoring)
         self.evaluator = Evaluator(recipe.evaluation, recipe.alarm, self.pipe, self.scorer, self.processes)
         self.learner = Learner(
             self.pipe.backbone, recipe.objective, self.settings.guidance_scale, recipe.update.updates == 1
@@ -178,14 +181,14 @@ class _Run:
         )
         return [(chunk, self.scorer.submit(chunk.rollouts)) for chunk in chunks]
 
-    def advantages(self, parts: list[list[tuple[Chunk, Pending]]]) -> dict[tuple[int, int], float]:
+    def advantages(self, parts: list[list[tuple[Chunk, Pending]]]) -> dict[Video, float]:
         """The advantage of every video, by (group, member), from the scores of all processes."""
         mine = [
-            (chunk.rollouts[k].group, member, {name: scores[k] for name, scores in terms.items()})
+            (*video, {name: scores[k] for name, scores in terms.items()})
             for part in parts
             for chunk, handle in part
             for terms in [handle.result()]
-            for k, (_, member) in enumerate(chunk.rows)
+            for k, video in enumerate(chunk.videos)
         ]
         everyone = sorted(self.processes.gather(mine), key=lambda row: row[:2])
         members = self.recipe.rollout.members
@@ -197,16 +200,44 @@ class _Run:
         self.log.scores(tables, made)
         return {row[:2]: value for row, value in zip(everyone, made.flatten().tolist(), strict=True)}
 
-    def update(self, part: list[tuple[Chunk, Pending]], advantages: Mapping[tuple[int, int], float]) -> None:
+    def credit(self, part: list[tuple[Chunk, Pending]]) -> dict[Video, Tensor]:
+        """What latents of faces weigh beside the advantage of the video; nothing without `face_credit`."""
+        if self.measurer is None:
+            return {}
+        assert self.recipe.rewards.faces is not None
+        reports = {
+            video: report
+            for chunk, _ in part
+            for video, report in zip(chunk.videos, self.measurer.known(chunk.rollouts), strict=True)
+        }
+        if not reports:  # more processes than groups
+            return {}
+        chunk, config = part[0][0], self.recipe.advantage
+        return face_credit(
+            reports,
+            self.recipe.rewards.faces.options,
+            chunk.cell,
+            chunk.trajectory.video_latents.shape[2:],
+            config.std_floor,
+            config.clip,
+        )
+
+    def update(
+        self,
+        part: list[tuple[Chunk, Pending]],
+        advantages: Mapping[Video, float],
+        credit: Mapping[Video, Tensor],
+    ) -> None:
         """One optimiser update from the videos of all processes, if there is anything to learn from them."""
         recipe = self.recipe
-        if not any(advantages.values()):  # nobody was scored, or all alike; every process sees the same
+        # Nobody was scored, or all alike; every process sees the same.
+        if not (any(advantages.values()) or recipe.objective.face_credit):
             self.sums.add(skipped=torch.ones(()))
             return
         groups = recipe.update.groups // recipe.update.updates
         self.optimizer.zero_grad()
         for chunk, _ in part:
-            self.learn(chunk, advantages, groups)
+            self.learn(chunk, advantages, credit, groups)
         self.processes.sum_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.update.clip_norm)
         if not torch.isfinite(norm):
@@ -218,14 +249,19 @@ class _Run:
         self.optimizer.step()
         self.average.update(self.step)
 
-    def learn(self, chunk: Chunk, advantages: Mapping[tuple[int, int], float], groups: int) -> None:
+    def learn(
+        self, chunk: Chunk, advantages: Mapping[Video, float], credit: Mapping[Video, Tensor], groups: int
+    ) -> None:
         """Add the gradient of a chunk, by the method of the recipe; `groups` are in the update."""
         objective, videos = self.recipe.objective, groups * self.recipe.rollout.members
-        keys = [(one.group, member) for one, (_, member) in zip(chunk.rollouts, chunk.rows, strict=True)]
+        keys = chunk.videos
         values = torch.tensor([advantages[key] for key in keys], dtype=torch.float64)
         if objective.method == "grpo":
             self.learner.grpo(chunk, values, videos * len(chunk.trajectory.transitions), self.sums)
         elif objective.method == "awm":
+            if credit:
+                faces = torch.stack([credit[key] for key in keys])
+                values = values.view(-1, 1, 1, 1) + objective.face_credit * faces
             self.learner.matching(chunk, range(len(keys)), values, videos * objective.draws, self.sums)
         else:
             best = [row for row, key in enumerate(keys) if key == best_member(advantages, key[0])]
@@ -301,7 +337,7 @@ def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Proce
     return parameters
 
 
-def best_member(advantages: Mapping[tuple[int, int], float], group: int) -> tuple[int, int]:
+def best_member(advantages: Mapping[Video, float], group: int) -> Video:
     """The (group, member) with the highest advantage; of equals the first."""
     return max((key for key in advantages if key[0] == group), key=lambda key: (advantages[key], -key[1]))
 

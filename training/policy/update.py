@@ -33,6 +33,8 @@ class Objective:
     final latents, weighted by the advantage; rollouts then need no noise in their steps. "best_of_n": that
     loss of the best video of each group alone. For the latter two, draws: of a noise level and noise for each
     video; span: which part of the sampler's steps the noise levels are those of, from its first to its last.
+    Of "awm" alone, face_credit: weight of each person's own advantage, which only the latents of their face
+    get (`credit.face_credit`), beside that of the whole video.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
     so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
@@ -45,6 +47,7 @@ class Objective:
     method: Literal["grpo", "awm", "best_of_n"] = "grpo"
     draws: int = 2
     span: tuple[float, float] = (0.0, 1.0)
+    face_credit: float = 0.0
     clip: float = 1e-3
     weighted: bool = True
     ratio_norm: bool = False
@@ -60,6 +63,10 @@ class Objective:
             raise InputError(f"objective.draws={self.draws} must be at least 1")
         if not 0 <= self.span[0] < self.span[1] <= 1:
             raise InputError(f"objective.span={self.span} must be two numbers in [0, 1], the first the lower")
+        if self.face_credit < 0 or (self.face_credit and self.method != "awm"):
+            raise InputError(
+                f"objective.face_credit={self.face_credit} must be at least 0, and is of method awm alone"
+            )
         if self.kl and self.kl_of == "mean" and not self.by_steps:
             raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
 
@@ -137,8 +144,8 @@ class Learner:
         Args:
             chunk: videos.
             rows: which B of them; all, or none for no gradient.
-            weights: float64 [B]. With advantages this is a policy gradient, as -loss bounds log p up to a
-                constant (arXiv 2509.25050, section 4).
+            weights: float64 [B], or [B, T, h, w] for each latent of the video. With advantages this is a
+                policy gradient, as -loss bounds log p up to a constant (arXiv 2509.25050, section 4).
             count: of (video, draw) in the update, over all chunks and processes; the loss is the mean.
             sums: gets numbers for the log.
         """
@@ -146,7 +153,7 @@ class Learner:
             return
         device, trajectory = self.backbone.device, chunk.trajectory
         x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
-        scales = weights.to(device, torch.float32)
+        scales = weights.to(device, torch.float32).view(len(rows), *(weights.shape[1:] or (1, 1, 1)))
         for draw in range(self.objective.draws):
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
@@ -155,15 +162,15 @@ class Learner:
             eps = drawn[[distinct.index(seed) for seed in seeds]]
             x = flow.interpolate(x0, eps, told.to(device, torch.float32).view(-1, 1, 1, 1, 1))
             velocity = self._velocity(x, told, conditioning)
-            loss = self._video_mean((velocity - flow.velocity_target(x0, eps)).square(), trajectory)
-            sums.add(flow_matching=loss.mean())
-            loss = scales * loss
+            error = self._of_latents((velocity - flow.velocity_target(x0, eps)).square(), trajectory)
+            sums.add(flow_matching=error.mean())
+            loss = scales * error
             if self.objective.kl:
                 reference = self._reference_velocity(x, told, conditioning)
-                divergence = self._video_mean((velocity - reference).square(), trajectory)
+                divergence = self._of_latents((velocity - reference).square(), trajectory)
                 sums.add(kl=divergence.mean())
                 loss = loss + self.objective.kl * divergence
-            torch.autograd.backward(loss.sum() / count)
+            torch.autograd.backward(loss.flatten(1).mean(1).sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
         """float64 [B]: for each seed one of the sampler's noise levels, from the draw's share of the span."""
@@ -173,9 +180,9 @@ class Learner:
         return timesteps[steps].double() / NUM_TRAIN_TIMESTEPS
 
     @staticmethod
-    def _video_mean(values: Tensor, trajectory: Trajectory) -> Tensor:
-        """[B]: the mean over the video's part of [B, C, R + T, h, w]."""
-        return values[:, :, trajectory.num_slots :].flatten(1).mean(1)
+    def _of_latents(values: Tensor, trajectory: Trajectory) -> Tensor:
+        """[B, T, h, w]: the mean over channels of the video's part of [B, C, R + T, h, w]."""
+        return values[:, :, trajectory.num_slots :].mean(1)
 
     def _velocity(self, x: Tensor, sigma: float | Tensor, conditioning: Conditioning) -> Tensor:
         """That of the policy: with guidance by its steps, else that of the prompt alone."""

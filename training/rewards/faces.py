@@ -13,7 +13,7 @@ from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from .base import Rollout, Scores
 from .measuring import Measurer
 
-__all__ = ["FaceReward", "FaceWeights", "face_score"]
+__all__ = ["FaceReward", "FaceWeights", "face_score", "person_score"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ def face_score(report: IdentityReport, weights: FaceWeights = FaceWeights()) -> 
         - weights.switches * switches
         - weights.head_count * min(1.0, report.head_count_error)
     )
+
+
+def person_score(person: PersonReport, weights: FaceWeights = FaceWeights()) -> float:
+    """s_k - w_confusion c_k of `face_score`, for one person."""
+    return fmean(_likeness(person)) - weights.confusion * fmean(_confusion(person))
 
 
 def _likeness(person: PersonReport) -> Sequence[float]:

@@ -99,6 +99,10 @@ class Measurer:
             self._reports.update({rollout: made.get(rollout) for rollout in new})
             return [self._reports[rollout] for rollout in rollouts]
 
+    def known(self, rollouts: Sequence[Rollout]) -> list[IdentityReport | None]:
+        """The reports as far as they have been made; None for the others, which are not measured now."""
+        return [self._reports.get(rollout) for rollout in rollouts]
+
     def close(self) -> None:
         """End the worker processes; they start again when they are needed."""
         if self._pool is not None:

@@ -1,0 +1,80 @@
+"""Which latents are credited with whose likeness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from igrpo_sdk.faces.report import IdentityReport, PersonReport
+from igrpo_sdk.training.policy.credit import face_cells, face_credit
+from igrpo_sdk.training.rewards.base import Rollout
+from igrpo_sdk.training.rewards.faces import FaceWeights
+from igrpo_sdk.training.rewards.measuring import Measurer
+
+SHAPE = (2, 3, 4)
+CELL = (4, 10)
+
+
+def person(similarity: float, column: int, **place: object) -> PersonReport:
+    """Seen in two frames, in the middle row of latents."""
+    box = (10.0 * column + 2, 13.0, 10.0 * column + 6, 17.0)
+    zero = (0.0, 0.0)
+    one = PersonReport("", (box, box), (similarity,) * 2, (True,) * 2, None, zero, zero, zero)
+    return replace(one, **place)  # type: ignore[arg-type]
+
+
+def report(*people: PersonReport) -> IdentityReport:
+    return IdentityReport("none", 0.4, (0, 3), people, (2, 2), (), (0.0,))
+
+
+def credit(*reports: IdentityReport | None, clip: float = 5.0) -> list[torch.Tensor]:
+    """Of one group."""
+    videos = {(7, member): one for member, one in enumerate(reports)}
+    return list(face_credit(videos, FaceWeights(), CELL, SHAPE, 0.01, clip).values())
+
+
+def test_latents_of_a_box() -> None:
+    """The first frame is a latent frame of its own, four share one; a quarter is added on each side."""
+    cells = face_cells([(12.0, 8.0, 20.0, 16.0), None, (-4.0, 26.0, 0.0, 40.0)], (0, 1, 4), CELL, SHAPE)
+    first = torch.tensor([[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
+    later = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    assert torch.equal(cells, torch.stack([first, later]).float())
+    assert not face_cells([(-90.0, -90.0, -60.0, -60.0)], (0,), CELL, SHAPE).any()
+
+
+def test_each_face_gets_its_own_advantage() -> None:
+    """The first video is better in person 1 and worse in person 2; the third member was not measured."""
+    a, b, none = credit(report(person(0.9, 0), person(0.2, 3)), report(person(0.5, 0), person(0.3, 3)), None)
+    assert torch.equal(a, -b) and not none.any()
+    assert torch.allclose(a[:, 1], torch.tensor([1.0, 0.0, 0.0, -1.0]))
+    assert not a[:, [0, 2]].any()
+
+
+def test_equal_faces_teach_nothing_and_one_cannot_rule() -> None:
+    assert not any(one.any() for one in credit(report(person(0.5, 1)), report(person(0.5, 1))))
+    many = credit(report(person(0.9, 1)), *[report(person(0.1, 1))] * 9, clip=2.0)
+    assert float(many[0].max()) == 2.0
+
+
+def test_who_stands_at_the_place_is_credited() -> None:
+    """A face that looks like person 1 stands elsewhere: what counts is the face at their place."""
+    box = (32.0, 13.0, 36.0, 17.0)
+    swapped = person(0.9, 0, place="right", owned=(0.1, 0.1), owned_boxes=(box, box))
+    right = person(0.9, 3, place="right", owned=(0.9, 0.9), owned_boxes=(box, box))
+    bad, good = credit(report(swapped), report(right))
+    assert torch.allclose(bad[:, 1], torch.tensor([0.0, 0.0, 0.0, -1.0])) and torch.equal(good, -bad)
+
+
+def test_rendered_people(measurer: Measurer, right: Rollout, strangers: Rollout) -> None:
+    """Only after they were scored; then the faces of the right people gain, those of others lose."""
+    rollouts = [replace(one, frames=one.frames[:5]) for one in (right, strangers)]
+    assert measurer.known(rollouts) == [None, None]
+    assert measurer.reports(rollouts) == measurer.known(rollouts)
+    shape = (2, right.frames.shape[1] // 4, right.frames.shape[2] // 4)
+    videos = {(0, member): one for member, one in enumerate(measurer.known(rollouts))}
+    good, bad = face_credit(videos, FaceWeights(), (4, 4), shape, 0.01, 5.0).values()
+    assert float(good.min()) == 0 and float(bad.max()) == 0
+    share = float((good > 0).float().mean())
+    assert share == pytest.approx(float((bad < 0).float().mean()), abs=0.1) and 0.02 < share < 0.8

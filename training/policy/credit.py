@@ -1,0 +1,90 @@
+"""Credit by face: each person's advantage weighs the latents of their own face, and no others.
+
+How much a face looks like somebody is decided at that face. A reward of the whole video credits everything
+else in it too, and one person's face with the other's likeness: noise, which a gradient of as many values as
+a video has cannot afford. The idea is that of rewards to go: nothing is credited with what it does not cause.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from igrpo_sdk.faces.report import IdentityReport, PersonReport
+
+from ..rewards.faces import FaceWeights, person_score
+from .advantages import normalise
+from .rollout import Video
+
+__all__ = ["face_cells", "face_credit"]
+
+Box = tuple[float, float, float, float]
+_MARGIN = 0.25  # of a box's sides, on each: detectors leave out hair, ears and chin
+
+
+def face_cells(
+    boxes: Sequence[Box | None], frame_numbers: Sequence[int], cell: tuple[int, int], shape: Sequence[int]
+) -> Tensor:
+    """Which latents a face lies in: float32 [T, h, w] of 0 and 1.
+
+    Args:
+        boxes: x0, y0, x1, y1 of the face in each measured frame, pixels; None where there is none.
+        frame_numbers: of the measured frames in the video.
+        cell: frames and pixels of a latent. The first latent frame is the first frame alone.
+        shape: (T, h, w).
+    """
+    cells = torch.zeros(*shape)
+    frames, pixels = cell
+    for number, box in zip(frame_numbers, boxes, strict=True):
+        if box is None:
+            continue
+        x0, y0, x1, y1 = box
+        rows, columns = _span(y0, y1, pixels), _span(x0, x1, pixels)
+        cells[(number + frames - 1) // frames, rows, columns] = 1
+    return cells
+
+
+def face_credit(
+    reports: Mapping[Video, IdentityReport | None],
+    weights: FaceWeights,
+    cell: tuple[int, int],
+    shape: Sequence[int],
+    floor: float,
+    clip: float,
+) -> dict[Video, Tensor]:
+    """What the latents of each video, by (group, member), weigh: float32 [T, h, w].
+
+    The sum over people of their advantage, where their face is: `person_score` normalised over the members
+    of the group (`advantages.normalise`), in [-clip, clip]. With places a person's face is the one that
+    stands at their place. 0 everywhere for a video without a report.
+    """
+    groups = defaultdict[int, list[Video]](list)
+    for video in reports:
+        groups[video[0]].append(video)
+    credit = {video: torch.zeros(*shape) for video in reports}
+    for videos in groups.values():
+        known = [(video, report) for video in videos if (report := reports[video]) is not None]
+        if not known:
+            continue
+        scores = [[person_score(person, weights) for person in report.people] for _, report in known]
+        table = torch.tensor(scores, dtype=torch.float64).T  # [K, members]
+        advantages = normalise(table, floor).clamp(-clip, clip).T.tolist()
+        for (video, report), of_people in zip(known, advantages, strict=True):
+            for person, advantage in zip(report.people, of_people, strict=True):
+                cells = face_cells(_boxes(person), report.frame_numbers, cell, shape)
+                credit[video] += advantage * cells
+    return credit
+
+
+def _span(start: float, end: float, pixels: int) -> slice:
+    """The latents along one side of a box, with the margin."""
+    beyond = _MARGIN * (end - start)
+    return slice(max(0, math.floor((start - beyond) / pixels)), max(0, math.ceil((end + beyond) / pixels)))
+
+
+def _boxes(person: PersonReport) -> Sequence[Box | None]:
+    return person.boxes if person.owned_boxes is None else person.owned_boxes
