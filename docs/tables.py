@@ -260,7 +260,9 @@ def _bad_numbers(group: Mapping[str, Any], details: Mapping[str, Any], where: st
     for name, value in group.items():
         if name == "reason" or (value is None and name in ("low", "high")):  # an estimate without an interval
             continue
-        if isinstance(value, dict):
+        if isinstance(value, list):
+            yield from _bad_numbers({str(k): one for k, one in enumerate(value)}, {}, f"{where}.{name}")
+        elif isinstance(value, dict):
             yield from _bad_numbers(value, {}, f"{where}.{name}")
         elif value is None:
             if not (group if name == "value" else details.get(name, {})).get("reason"):

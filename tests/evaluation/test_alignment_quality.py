@@ -1,0 +1,61 @@
+"""The numbers of alignment, from evaluations of made-up systems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from loose import load_loose
+
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.evaluation.results import read_json, write_results
+
+MEANS = {
+    "judge_owned": (0.2, 0.25), "owned": (0.5, 0.6), "judge_auc": (0.7, 0.8), "motion": (0.02, 0.019),
+    "prompt_following": (0.9, 0.89), "copy_paste": (0.2, 0.21), "head_count_error": (0.1, 0.05),
+    "switches": (0.3, 0.2), "judge_coverage": (0.7, 0.8),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    return load_loose("examples/benchmarks/alignment_quality.py")
+
+
+def evaluation(folder: Path, **changes: Any) -> Path:
+    """A folder as `igrpo eval` leaves it, with some numbers changed."""
+    metrics: dict[str, Any] = {}
+    for name, (base, aligned) in MEANS.items():
+        metrics |= {f"base_{name}": base, f"aligned_{name}": aligned}
+    difference = {"value": 0.05, "low": 0.03, "high": 0.07, "count": 180}
+    metrics["details"] = {"aligned_minus_base_judge_owned": difference}
+    write_results(folder / "results.json", "igrpo eval", "a machine", metrics | changes, ["a note"])
+    return folder
+
+
+def test_numbers_of_seeds(benchmark: ModuleType, tmp_path: Path) -> None:
+    """Every seed is told, and of each bar the worst."""
+    good = evaluation(tmp_path / "0")
+    poor = evaluation(tmp_path / "1", aligned_judge_owned=0.19, aligned_motion=0.01, aligned_switches=0.4)
+    benchmark.measure([str(good), str(poor)], str(tmp_path / "out.json"))
+    content = read_json(tmp_path / "out.json")
+    first, second = content["metrics"]["seeds"]
+    assert first["relative_gain"] == 0.25 and second["relative_gain"] == -0.05
+    assert first["ci95"] == [0.03, 0.07] and first["cases"] == 180
+    assert first["prompt_following_delta"] == -0.01 and first["head_count_delta"] == -0.05
+    assert content["metrics"]["least_relative_gain"] == -0.05
+    assert content["metrics"]["least_motion_ratio"] == 0.5
+    assert content["metrics"]["most_switches_delta"] == pytest.approx(0.1)
+    assert not list(load_loose("docs/tables.py").problems(content))
+
+
+def test_evaluations_that_say_nothing(benchmark: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none given"):
+        benchmark.measure([])
+    unjudged = evaluation(tmp_path / "0", aligned_judge_owned=None)
+    with pytest.raises(InputError, match="no judge_owned of base and aligned"):
+        benchmark.measure([str(unjudged)])
+    with pytest.raises(InputError, match="cannot be read"):
+        benchmark.measure([str(tmp_path / "nowhere")])
