@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from tiny import tiny_pipeline
 
 from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence
 from igrpo_sdk.errors import InputError
@@ -57,6 +59,18 @@ def test_gradients_reach_every_parameter() -> None:
     decode_sequence(vae, moments[:, :4]).square().mean().backward()
     silent = [name for name, p in vae.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not silent
+
+
+def test_a_compiled_decoder_decodes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one graph, whose code is left to PyTorch's own kernels here: to write faster ones takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    backbone = tiny_pipeline().backbone
+    latents = torch.randn(2, backbone.vae.config.z_dim, 2, 8, 8)
+    plain = backbone.decode(latents).int()
+    for dtype, furthest in ((torch.float32, 0), (torch.bfloat16, 8)):
+        backbone.compile_decoder(dtype)
+        difference = (backbone.decode(latents).int() - plain).abs()
+        assert int(difference.max()) <= furthest and bool(difference.any()) == bool(furthest)
 
 
 def test_channels_last_changes_nothing() -> None:

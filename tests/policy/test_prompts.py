@@ -12,17 +12,16 @@ import pytest
 import torch
 from PIL import Image
 from qwen import DESCRIPTIONS, person
-from runs import rows, settings, write_prompts
 from transformers import AutoTokenizer
 
 from igrpo_sdk import cli
-from igrpo_sdk.errors import InputError
+from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import complete_prompt
 from igrpo_sdk.sampling import Progress
 from igrpo_sdk.training.dataset import read_cases
 from igrpo_sdk.training.policy.config import PolicyRecipe
-from igrpo_sdk.training.policy.prompts import PromptConfig, make_prompts
+from igrpo_sdk.training.policy.prompts import DrawnAhead, PromptConfig, make_prompts
 from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.recipe import build
 from igrpo_sdk.training.refining import refine_file, refine_prompts
@@ -30,6 +29,7 @@ from igrpo_sdk.training.world.captions import captions, refined_caption
 from igrpo_sdk.training.world.identities import appearances, identity_vectors
 from igrpo_sdk.training.world.naming import reference_description
 from igrpo_sdk.training.world.scenes import actor_keys, sample_scene
+from runs import rows, settings, write_prompts
 
 PROMPT = "Two people talk."
 
@@ -93,6 +93,29 @@ def test_what_the_model_is_given_is_checked() -> None:
     config = PromptConfig(people=(3,), refined=True)
     with pytest.raises(InputError, match="prompts, number 0, refined: too long"):
         make_prompts(config, 5, "train", short)
+
+
+def test_a_process_draws_the_same() -> None:
+    """In any order; a text that is too long is told where the prompt is wanted, and so is a dead process."""
+    told = []
+
+    def check(name: str, text: str) -> None:
+        told.append(name)
+
+    own = make_prompts(PromptConfig(people=(2,)), 5, "train", anything)
+    with DrawnAhead(PromptConfig(people=(2,), workers=1), 5, "train", check) as ahead:
+        ahead.begin([0, 1])
+        for number in (1, 0, 2):
+            one, other = ahead.prompt(number), own.prompt(number)
+            assert (one.given, one.places, one.scene) == (other.given, other.places, other.scene)
+            assert [picture.hash for picture in one.references] == [r.hash for r in other.references]
+        assert told[-3:] == ["prompts, number 1", "prompts, number 0", "prompts, number 2"]
+        for process in ahead._pool._processes.values():  # type: ignore[attr-defined]
+            process.kill()
+        with pytest.raises(ResourceError, match="a process that draws prompts has died"):
+            ahead.prompt(3)
+    with pytest.raises(InputError, match="workers=-1"):
+        PromptConfig(workers=-1)
 
 
 # ---- a file's

@@ -105,6 +105,17 @@ def gradient(toy: Toy, chunks: Sequence[Chunk], advantage: Tensor, **objective: 
     return toy.transformer.offset.grad.clone()
 
 
+def matched(
+    toy: Toy, chunk: Chunk, weights: Tensor, faces: Tensor | None = None, **objective: object
+) -> Tensor:
+    """The offset's gradient of advantage-weighted matching."""
+    toy.transformer.zero_grad()
+    teacher = learner(toy, method="awm", **objective)
+    teacher.matching(chunk, range(len(weights)), weights, 4, Sums(), faces)
+    assert toy.transformer.offset.grad is not None
+    return toy.transformer.offset.grad.clone()
+
+
 def nearness(chunks: Sequence[Chunk], wanted: Tensor) -> Tensor:
     """Advantages [G, 8] of videos by how near the mean of the latents of each channel is to `wanted`."""
     scores = [
@@ -267,22 +278,36 @@ def test_draws_share_the_noise_levels_out() -> None:
     assert set(middle.tolist()) == {0.6, 0.5, 0.4, 0.3}
 
 
-def test_latents_weigh_apart() -> None:
+def test_latents_of_faces_weigh_apart() -> None:
     """The gradients of two parts of the latents are that of all, and differ."""
     toy = Toy()
     chunk = roll(toy, RolloutConfig(members=2, batch=2), groups(1))[0]
     first = torch.zeros(2, *SHAPE[1:])
     first[:, 0] = 1
-    found = []
-    for weights in (torch.ones(2), torch.ones_like(first), first, 1 - first):
-        toy.transformer.zero_grad()
-        learner(toy, method="awm").matching(chunk, range(2), weights, 4, Sums())
-        assert toy.transformer.offset.grad is not None
-        found.append(toy.transformer.offset.grad.clone())
+    found = [matched(toy, chunk, torch.ones(2))]
+    for faces in (torch.ones_like(first), first, 1 - first):
+        found.append(matched(toy, chunk, torch.zeros(2), faces, face_credit=1.0))
     whole, ones, one_half, other_half = found
     torch.testing.assert_close(ones, whole)
     torch.testing.assert_close(one_half + other_half, whole)
     assert not torch.allclose(one_half, other_half, atol=1e-4)
+    torch.testing.assert_close(matched(toy, chunk, torch.zeros(2), first, face_credit=3.0), 3 * one_half)
+
+
+def test_faces_may_move_further_from_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The divergence of latents of faces has a weight of its own."""
+    toy = Toy()
+    chunk = roll(toy, RolloutConfig(members=2, batch=2), groups(1))[0]
+    monkeypatch.setattr(Learner, "_reference_velocity", lambda self, x, *_: torch.zeros_like(x))
+    first = torch.zeros(2, *SHAPE[1:])
+    first[:, 0] = 1e-30  # credit that is next to nothing is credit
+    everywhere = matched(toy, chunk, torch.zeros(2), kl=2.0)
+    same = matched(toy, chunk, torch.zeros(2), first, kl=2.0, face_credit=1.0)
+    elsewhere = matched(toy, chunk, torch.zeros(2), first, kl=2.0, face_credit=1.0, face_kl=0.0)
+    at_faces = matched(toy, chunk, torch.zeros(2), 1 - first.ceil(), kl=2.0, face_credit=1e-30, face_kl=0.0)
+    torch.testing.assert_close(same, everywhere)
+    torch.testing.assert_close(elsewhere + at_faces, everywhere)
+    assert elsewhere.norm() > 1e-3 and at_faces.norm() > 1e-3
 
 
 def test_what_does_not_depend_on_the_video_cancels() -> None:
@@ -309,6 +334,9 @@ def test_what_does_not_depend_on_the_video_cancels() -> None:
         {"clip": 0.0},
         {"kl": -1.0},
         {"method": "awm", "kl": 0.1, "kl_of": "mean"},
+        {"method": "awm", "face_kl": 0.1},
+        {"method": "awm", "face_credit": 1.0, "face_kl": -0.1},
+        {"face_credit": 1.0},
     ],
 )
 def test_objectives_that_cannot_be(wrong: dict[str, object]) -> None:

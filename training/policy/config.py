@@ -71,9 +71,9 @@ class PolicyRecipe:
     geometry: Geometry | None = None
     """Of all videos of the run; None for the preset's."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen transformer; the adapter is float32."""
+    """Of the frozen transformer, and of a compiled decoder's convolutions; the adapter is float32."""
     compile: bool = False
-    """Compile the transformer's blocks."""
+    """Compile the transformer's blocks, and the decoder."""
     checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
     sharded: bool = False

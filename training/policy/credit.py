@@ -16,7 +16,7 @@ from torch import Tensor
 
 from igrpo_sdk.faces.report import IdentityReport, PersonReport
 
-from ..rewards.faces import FaceWeights, person_score
+from ..rewards.faces import FaceWeights, person_scores
 from .advantages import normalise
 from .rollout import Video
 
@@ -27,24 +27,29 @@ _MARGIN = 0.25  # of a box's sides, on each: detectors leave out hair, ears and 
 
 
 def face_cells(
-    boxes: Sequence[Box | None], frame_numbers: Sequence[int], cell: tuple[int, int], shape: Sequence[int]
+    boxes: Sequence[Box | None],
+    weights: Sequence[float],
+    frame_numbers: Sequence[int],
+    cell: tuple[int, int],
+    shape: Sequence[int],
 ) -> Tensor:
-    """Which latents a face lies in: float32 [T, h, w] of 0 and 1.
+    """Weights of faces on the latents that they lie in, float32 [T, h, w], 0 elsewhere.
 
     Args:
         boxes: x0, y0, x1, y1 of the face in each measured frame, pixels; None where there is none.
+        weights: of the face in each measured frame; a latent frame has the mean of its frames.
         frame_numbers: of the measured frames in the video.
         cell: frames and pixels of a latent. The first latent frame is the first frame alone.
         shape: (T, h, w).
     """
     cells = torch.zeros(*shape)
     frames, pixels = cell
-    for number, box in zip(frame_numbers, boxes, strict=True):
-        if box is None:
-            continue
-        x0, y0, x1, y1 = box
-        rows, columns = _span(y0, y1, pixels), _span(x0, x1, pixels)
-        cells[(number + frames - 1) // frames, rows, columns] = 1
+    latent_frames = [(number + frames - 1) // frames for number in frame_numbers]
+    for latent, box, weight in zip(latent_frames, boxes, weights, strict=True):
+        if box is not None:
+            x0, y0, x1, y1 = box
+            rows, columns = _span(y0, y1, pixels), _span(x0, x1, pixels)
+            cells[latent, rows, columns] += weight / latent_frames.count(latent)
     return cells
 
 
@@ -58,9 +63,11 @@ def face_credit(
 ) -> dict[Video, Tensor]:
     """What the latents of each video, by (group, member), weigh: float32 [T, h, w].
 
-    The sum over people of their advantage, where their face is: `person_score` normalised over the members
-    of the group (`advantages.normalise`), in [-clip, clip]. With places a person's face is the one that
-    stands at their place. 0 everywhere for a video without a report.
+    The sum over people of their advantage in each frame, where their face is: `person_scores` of the frame,
+    normalised over the members of the group (`advantages.normalise`) to [-clip, clip]. With places a
+    person's face is the one that stands at their place. Of every latent the mean over the group is taken
+    off: where a face is that others lack, it would else be rewarded for being there, and what all members
+    have in common, which no advantage may teach, would be learned. 0 everywhere for a video without a report.
     """
     groups = defaultdict[int, list[Video]](list)
     for video in reports:
@@ -70,13 +77,16 @@ def face_credit(
         known = [(video, report) for video in videos if (report := reports[video]) is not None]
         if not known:
             continue
-        scores = [[person_score(person, weights) for person in report.people] for _, report in known]
-        table = torch.tensor(scores, dtype=torch.float64).T  # [K, members]
-        advantages = normalise(table, floor).clamp(-clip, clip).T.tolist()
-        for (video, report), of_people in zip(known, advantages, strict=True):
-            for person, advantage in zip(report.people, of_people, strict=True):
-                cells = face_cells(_boxes(person), report.frame_numbers, cell, shape)
-                credit[video] += advantage * cells
+        scores = [[person_scores(person, weights) for person in report.people] for _, report in known]
+        table = torch.tensor(scores, dtype=torch.float64)  # [members, K, frames]
+        columns = normalise(table.flatten(1).T, floor).clamp(-clip, clip)
+        advantages = columns.T.view(table.shape)
+        for (video, report), of_people in zip(known, advantages.tolist(), strict=True):
+            for person, of_frames in zip(report.people, of_people, strict=True):
+                credit[video] += face_cells(_boxes(person), of_frames, report.frame_numbers, cell, shape)
+        mean = torch.stack([credit[video] for video, _ in known]).mean(0)
+        for video, _ in known:
+            credit[video] -= mean
     return credit
 
 

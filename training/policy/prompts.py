@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 from torch import Tensor
 
-from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.errors import IgrpoError, InputError, ResourceError
 from igrpo_sdk.references import Reference
 
 from ..dataset import read_cases
 from ..rewards.base import Rollout
+from ..workers import worker_pool
 from ..world.captions import caption, refined_caption
 from ..world.renderer import reference_pictures
 from ..world.scenes import ACTIONS, STAYING, Scene, sample_scene
 
-__all__ = ["FilePrompts", "Prompt", "PromptConfig", "Prompts", "WorldPrompts", "make_prompts"]
+__all__ = ["DrawnAhead", "FilePrompts", "Prompt", "PromptConfig", "Prompts", "WorldPrompts", "make_prompts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +69,20 @@ class PromptConfig:
     source: "world", or the path of a JSON Lines file (`dataset.read_cases`). people, actions: of the world's
     prompts; `people` are the numbers of people to draw from, evenly by their repetitions. refined: the model
     is given prompts that are completed with what is visible of each person: by the world's own words, or the
-    file's `refined_prompt`.
+    file's `refined_prompt`. workers: processes that draw a run's next prompts while it works on others; with
+    0 a thread does, with which the one that launches a GPU's kernels shares the interpreter.
     """
 
     source: str = "world"
     people: tuple[int, ...] = (2, 2, 3)
     actions: tuple[str, ...] = ACTIONS
     refined: bool = False
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a number that is none."""
+        if self.workers < 0:
+            raise InputError(f"prompts.workers={self.workers} must be at least 0")
 
 
 Check = Callable[[str, str], None]
@@ -87,6 +98,67 @@ def make_prompts(config: PromptConfig, seed: int, split: str, check: Check) -> P
     if config.source == "world":
         return WorldPrompts(config, seed, split, check)
     return FilePrompts(config, seed, check)
+
+
+class DrawnAhead:
+    """The prompts of a run, drawn before they are needed."""
+
+    def __init__(self, config: PromptConfig, seed: int, split: str, check: Check) -> None:
+        """See `make_prompts`."""
+        self._prompts, self._check, self._workers = (
+            make_prompts(config, seed, split, check),
+            check,
+            config.workers,
+        )
+        self._draw: Callable[[int], Prompt] = _draw_in_worker if config.workers else self._prompts.prompt
+        self._pool: Executor = ThreadPoolExecutor(1)
+        if config.workers:
+            self._pool = worker_pool(config.workers, _load_worker, config, seed, split)
+        self._drawn: dict[int, Future[Prompt]] = {}
+
+    def __enter__(self) -> DrawnAhead:
+        """Itself; what was begun is given up at the end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def distinct(self) -> int | None:
+        """How many different ones there are; None for no end."""
+        return self._prompts.distinct
+
+    def begin(self, numbers: Iterable[int]) -> None:
+        """Draw these in the background."""
+        for number in numbers:
+            if number not in self._drawn:
+                self._drawn[number] = self._pool.submit(self._draw, number)
+
+    def prompt(self, number: int) -> Prompt:
+        """Prompt `number`, waited for. Raises what drawing it does, ResourceError when a process has died."""
+        self.begin([number])
+        try:
+            prompt = self._drawn.pop(number).result()
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                f"a process that draws prompts has died ({error}): is the memory enough for "
+                f"prompts.workers={self._workers}?"
+            ) from error
+        _check_given(self._check, f"prompts, number {number}", prompt.text, prompt.refined)
+        return prompt
+
+
+_sources: list[Prompts] = []  # of a worker process: one
+
+
+def _load_worker(config: PromptConfig, seed: int, split: str) -> None:
+    _sources.append(make_prompts(config, seed, split, lambda name, text: None))  # checked where they go
+
+
+def _draw_in_worker(number: int) -> Prompt:
+    return _sources[0].prompt(number)
 
 
 class WorldPrompts:

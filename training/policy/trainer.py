@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +34,7 @@ from .credit import face_credit
 from .evaluation import Evaluator
 from .log import PolicyLog
 from .processes import Processes
-from .prompts import make_prompts
+from .prompts import DrawnAhead
 from .rollout import Chunk, Group, Video, make_chunks
 from .sharding import check_lockstep, shard
 from .update import Learner, Sums
@@ -52,10 +51,10 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
     Raises InputError for a recipe that does not fit the model or its data, NumericsError for a loss that is
     not finite, RewardError when rewards fail again and again.
     """
-    sys.setswitchinterval(5e-4)  # of 5 ms: a thread that scores would hold up the one that launches kernels
+    sys.setswitchinterval(2e-5)  # of 5 ms: a thread that scores would hold up the one that launches kernels
     run = _Run(recipe, output, device)
     run.restore(resume)
-    with run.scorer, run.log:
+    with run.prompts, run.scorer, run.log:
         run.log.event("begin", run.step, run.elapsed, run.facts)
         while not run.evaluate() and not run.finished:
             with run.log.timed("rollout"):
@@ -76,7 +75,6 @@ class _Run:
     def __init__(self, recipe: PolicyRecipe, output: Path, device: str) -> None:
         self.recipe, self.output, self.step = recipe, output, 0
         self._behind, self._start = 0.0, time.monotonic()
-        self._drawer, self._drawn = ThreadPoolExecutor(1), dict[int, Future[list[list[Group]]]]()
         self.processes = Processes(device)
         if recipe.sharded:
             check_lockstep(recipe, self.processes.count)
@@ -91,12 +89,14 @@ class _Run:
         if recipe.objective.by_steps:
             recipe.window.check(self.settings.steps)
         check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
-        self.prompts = make_prompts(recipe.prompts, recipe.seed, "train", check)
+        self.prompts = DrawnAhead(recipe.prompts, recipe.seed, "train", check)
         _check_enough(self.prompts.distinct, recipe.update.groups)
         self.weights = recipe.rewards.weights()
         # Before the weights are spread: the mark is that of the whole.
         self.info = AdapterInfo.of(self.pipe.preset, self.pipe.backbone, reward=", ".join(self.weights))
         self._add_adapter()
+        if recipe.compile:
+            self.pipe.backbone.compile_decoder(getattr(torch, recipe.dtype))
         self.measurer = Measurer.load(recipe.rewards.measuring) if recipe.objective.face_credit else None
         self.scorer = Scorer(make_rewards(recipe.rewards, self.measurer), recipe.rewards.scoring)
         self.evaluator = Evaluator(recipe.evaluation, recipe.alarm, self.pipe, self.scorer, self.processes)
@@ -151,19 +151,20 @@ class _Run:
         return reason is not None
 
     def draw_groups(self) -> list[list[Group]]:
-        """This process's groups of the step, a list for each update; a thread begins with the next ones."""
-        drawn = self._drawn.pop(self.step, None) or self._drawer.submit(self._draw, self.step)
+        """This process's groups of the step, a list for each update; the next step's are begun with."""
+        mine = self._numbers(self.step)
+        self.prompts.begin(number for part in mine for number in part)
         if self.step + 1 < self.recipe.steps:
-            self._drawn[self.step + 1] = self._drawer.submit(self._draw, self.step + 1)
-        return drawn.result()
+            self.prompts.begin(number for part in self._numbers(self.step + 1) for number in part)
+        return [[Group(number, self.prompts.prompt(number)) for number in part] for part in mine]
 
-    def _draw(self, step: int) -> list[list[Group]]:
+    def _numbers(self, step: int) -> list[list[int]]:
+        """The numbers of this process's groups of a step, a list for each update."""
         update = self.recipe.update
         numbers = range(step * update.groups, (step + 1) * update.groups)
         size = update.groups // update.updates
         parts = [numbers[start : start + size] for start in range(0, update.groups, size)]
-        mine = [self.processes.share(part) for part in parts]
-        return [[Group(number, self.prompts.prompt(number)) for number in part] for part in mine]
+        return [self.processes.share(part) for part in parts]
 
     def window(self) -> tuple[frozenset[int], frozenset[int]]:
         """The steps of this update's rollouts that are trained, and those with noise; none without steps."""
@@ -259,10 +260,9 @@ class _Run:
         if objective.method == "grpo":
             self.learner.grpo(chunk, values, videos * len(chunk.trajectory.transitions), self.sums)
         elif objective.method == "awm":
-            if credit:
-                faces = torch.stack([credit[key] for key in keys])
-                values = values.view(-1, 1, 1, 1) + objective.face_credit * faces
-            self.learner.matching(chunk, range(len(keys)), values, videos * objective.draws, self.sums)
+            faces = torch.stack([credit[key] for key in keys]) if credit else None
+            count = videos * objective.draws
+            self.learner.matching(chunk, range(len(keys)), values, count, self.sums, faces)
         else:
             best = [row for row, key in enumerate(keys) if key == best_member(advantages, key[0])]
             self.learner.matching(chunk, best, torch.ones(len(best)), groups * objective.draws, self.sums)

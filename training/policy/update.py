@@ -34,7 +34,8 @@ class Objective:
     loss of the best video of each group alone. For the latter two, draws: of a noise level and noise for each
     video; span: which part of the sampler's steps the noise levels are those of, from its first to its last.
     Of "awm" alone, face_credit: weight of each person's own advantage, which only the latents of their face
-    get (`credit.face_credit`), beside that of the whole video.
+    get (`credit.face_credit`), beside that of the whole video; face_kl: kl at those latents, None for the
+    same as elsewhere.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
     so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
@@ -48,6 +49,7 @@ class Objective:
     draws: int = 2
     span: tuple[float, float] = (0.0, 1.0)
     face_credit: float = 0.0
+    face_kl: float | None = None
     clip: float = 1e-3
     weighted: bool = True
     ratio_norm: bool = False
@@ -67,6 +69,8 @@ class Objective:
             raise InputError(
                 f"objective.face_credit={self.face_credit} must be at least 0, and is of method awm alone"
             )
+        if self.face_kl is not None and (self.face_kl < 0 or not self.face_credit):
+            raise InputError(f"objective.face_kl={self.face_kl} must be at least 0, and needs face_credit")
         if self.kl and self.kl_of == "mean" and not self.by_steps:
             raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
 
@@ -132,7 +136,15 @@ class Learner:
                 loss = loss + self.objective.kl * divergence
             torch.autograd.backward(loss.sum() / count)
 
-    def matching(self, chunk: Chunk, rows: Sequence[int], weights: Tensor, count: int, sums: Sums) -> None:
+    def matching(
+        self,
+        chunk: Chunk,
+        rows: Sequence[int],
+        weights: Tensor,
+        count: int,
+        sums: Sums,
+        faces: Tensor | None = None,
+    ) -> None:
         """Add the gradient of the weighted flow-matching loss of a chunk's videos.
 
         Each draw takes a noise level of the sampler, one draw from the early ones of the span and the next
@@ -144,16 +156,23 @@ class Learner:
         Args:
             chunk: videos.
             rows: which B of them; all, or none for no gradient.
-            weights: float64 [B], or [B, T, h, w] for each latent of the video. With advantages this is a
-                policy gradient, as -loss bounds log p up to a constant (arXiv 2509.25050, section 4).
+            weights: float64 [B]. With advantages this is a policy gradient, as -loss bounds log p up to a
+                constant (arXiv 2509.25050, section 4).
             count: of (video, draw) in the update, over all chunks and processes; the loss is the mean.
             sums: gets numbers for the log.
+            faces: float32 [B, T, h, w], what latents of faces weigh beside that, 0 elsewhere.
         """
         if not rows:
             return
         device, trajectory = self.backbone.device, chunk.trajectory
         x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
-        scales = weights.to(device, torch.float32).view(len(rows), *(weights.shape[1:] or (1, 1, 1)))
+        scales = weights.to(device, torch.float32).view(-1, 1, 1, 1)
+        divergence_scales = torch.tensor(self.objective.kl, device=device)
+        if faces is not None:
+            faces = faces.to(device)
+            scales = scales + self.objective.face_credit * faces
+            if self.objective.face_kl is not None:
+                divergence_scales = torch.where(faces == 0, divergence_scales, self.objective.face_kl)
         for draw in range(self.objective.draws):
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
@@ -169,7 +188,7 @@ class Learner:
                 reference = self._reference_velocity(x, told, conditioning)
                 divergence = self._of_latents((velocity - reference).square(), trajectory)
                 sums.add(kl=divergence.mean())
-                loss = loss + self.objective.kl * divergence
+                loss = loss + divergence_scales * divergence
             torch.autograd.backward(loss.flatten(1).mean(1).sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from .base import Rollout, Scores
 from .measuring import Measurer
 
-__all__ = ["FaceReward", "FaceWeights", "face_score", "person_score"]
+__all__ = ["FaceReward", "FaceWeights", "face_score", "person_scores"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ def face_score(report: IdentityReport, weights: FaceWeights = FaceWeights()) -> 
     )
 
 
-def person_score(person: PersonReport, weights: FaceWeights = FaceWeights()) -> float:
-    """s_k - w_confusion c_k of `face_score`, for one person."""
-    return fmean(_likeness(person)) - weights.confusion * fmean(_confusion(person))
+def person_scores(person: PersonReport, weights: FaceWeights = FaceWeights()) -> list[float]:
+    """s_k - w_confusion c_k of `face_score`, of one person in each frame."""
+    pairs = zip(_likeness(person), _confusion(person), strict=True)
+    return [likeness - weights.confusion * confusion for likeness, confusion in pairs]
 
 
 def _likeness(person: PersonReport) -> Sequence[float]:

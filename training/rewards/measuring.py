@@ -7,8 +7,6 @@ for that, nothing here imports torch.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -26,6 +24,8 @@ from igrpo_sdk.faces.analyzer import Analyzer, FaceAnalyzer
 from igrpo_sdk.faces.measuring import Person, find_people, measure
 from igrpo_sdk.faces.report import IdentityReport
 from igrpo_sdk.references import Reference
+
+from ..workers import worker_pool
 
 if TYPE_CHECKING:
     from .base import Rollout
@@ -139,9 +139,8 @@ class Measurer:
         if not self.config.workers:
             return [_report(clip, self.analyzer) for clip in clips]
         if self._pool is None:
-            settings = (self.config.pack, self.config.device)
-            spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.config.workers, spawn, _load_worker, settings)
+            pack, device = self.config.pack, self.config.device
+            self._pool = worker_pool(self.config.workers, _load_worker, pack, device)
         try:
             return list(self._pool.map(_report_in_worker, clips))
         except BrokenProcessPool as error:
@@ -160,16 +159,7 @@ _analyzers: list[FaceAnalyzer] = []  # of a worker process: one
 
 
 def _load_worker(pack: str, device: Literal["cpu", "cuda"]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _analyzers.append(FaceAnalyzer.load(pack, device, threads=1))
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed tells its workers nothing: they would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _report_in_worker(clip: _Clip) -> IdentityReport:

@@ -1,0 +1,34 @@
+"""Processes that work beside a run, so that the thread which launches a GPU's kernels keeps the interpreter.
+
+Nothing here imports torch: who does not need it starts without it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+__all__ = ["worker_pool"]
+
+
+def worker_pool(count: int, begin: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
+    """`count` processes that end with this one, however it ends; each calls begin(*arguments) first."""
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, spawn, _begin, (begin, *arguments))
+
+
+def _begin(begin: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin(*arguments)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed tells its workers nothing: they would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
