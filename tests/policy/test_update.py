@@ -284,10 +284,11 @@ def test_latents_of_faces_weigh_apart() -> None:
     chunk = roll(toy, RolloutConfig(members=2, batch=2), groups(1))[0]
     first = torch.zeros(2, *SHAPE[1:])
     first[:, 0] = 1
-    found = [matched(toy, chunk, torch.ones(2))]
-    for faces in (torch.ones_like(first), first, 1 - first):
-        found.append(matched(toy, chunk, torch.zeros(2), faces, face_credit=1.0))
-    whole, ones, one_half, other_half = found
+    whole = matched(toy, chunk, torch.ones(2))
+    ones, one_half, other_half = (
+        matched(toy, chunk, torch.zeros(2), faces, face_credit=1.0)
+        for faces in (torch.ones_like(first), first, 1 - first)
+    )
     torch.testing.assert_close(ones, whole)
     torch.testing.assert_close(one_half + other_half, whole)
     assert not torch.allclose(one_half, other_half, atol=1e-4)
@@ -335,6 +336,7 @@ def test_what_does_not_depend_on_the_video_cancels() -> None:
         {"kl": -1.0},
         {"method": "awm", "kl": 0.1, "kl_of": "mean"},
         {"method": "awm", "face_kl": 0.1},
+        {"method": "awm", "acting_credit": 0.1},
         {"method": "awm", "face_credit": 1.0, "face_kl": -0.1},
         {"face_credit": 1.0},
     ],

@@ -174,11 +174,15 @@ class SceneReader(nn.Module):
         occupied, action, looks = self.place(pooled[:, :-1]).split(sizes, -1)
         return Logits(count, background, light, occupied.squeeze(-1), action, looks)
 
-    @torch.no_grad()
     def read(self, videos: NDArray[np.uint8], batch: int = 8) -> list[Reading]:
         """Read clips uint8 (B, T, H, W, 3) of the geometry the reader was trained for; InputError for
         another.
         """
+        return [reading for logits in self.look_at(videos, batch) for reading in readings_of(logits)]
+
+    @torch.no_grad()
+    def look_at(self, videos: NDArray[np.uint8], batch: int = 8) -> list[Logits]:
+        """What `read` reads from: the network's answers for each `batch` of clips."""
         config = self.config
         expected = (config.num_frames, config.height, config.width, 3)
         if videos.dtype != np.uint8 or videos.shape[1:] != expected:
@@ -186,11 +190,8 @@ class SceneReader(nn.Module):
                 f"videos are {videos.dtype} {videos.shape}: the reader takes uint8 clips of {expected}"
             )
         device = self.stem.weight.device
-        readings: list[Reading] = []
-        for start in range(0, len(videos), batch):
-            clip = torch.from_numpy(videos[start : start + batch]).to(device)
-            readings += readings_of(self(to_input(clip)))
-        return readings
+        clips = torch.from_numpy(videos).split(batch)
+        return [self(to_input(clip.to(device))) for clip in clips]
 
 
 def to_input(frames: Tensor) -> Tensor:
@@ -281,6 +282,21 @@ def follow(reading: Reading, scene: Scene) -> Followed:
         action=action,
         does=tuple(p and a for p, a in zip(place, action, strict=True)),
     )
+
+
+def doing(logits: Logits, scenes: Sequence[Scene]) -> list[list[float]]:
+    """For each of B clips, how probable it is, in [0, 1], that somebody stands at the place of each person of
+    its scene and does what the prompt says, in reference order. Who it is is not asked.
+    """
+    occupied, action = logits.occupied.sigmoid().cpu(), logits.action.softmax(-1).cpu()
+    return [
+        [
+            float(occupied[b, place] * action[b, place, ACTIONS.index(actor.action)])
+            for actor in scene.actors
+            for place in [PLACES.index(actor.place)]
+        ]
+        for b, scene in enumerate(scenes)
+    ]
 
 
 def background_share(clips: Sequence[Followed]) -> float | None:

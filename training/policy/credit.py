@@ -55,7 +55,8 @@ def face_cells(
 
 def face_credit(
     reports: Mapping[Video, IdentityReport | None],
-    weights: FaceWeights,
+    acting: Mapping[Video, Sequence[float] | None],
+    weights: tuple[FaceWeights, float],
     cell: tuple[int, int],
     shape: Sequence[int],
     floor: float,
@@ -64,11 +65,20 @@ def face_credit(
     """What the latents of each video, by (group, member), weigh: float32 [T, h, w].
 
     The sum over people of their advantage in each frame, where their face is: `person_scores` of the frame,
-    normalised over the members of the group (`advantages.normalise`) to [-clip, clip]. With places a
-    person's face is the one that stands at their place. Of every latent the mean over the group is taken
-    off: where a face is that others lack, it would else be rewarded for being there, and what all members
-    have in common, which no advantage may teach, would be learned. 0 everywhere for a video without a report.
+    and with its weight how well they act as the prompt says, both normalised over the members of the group
+    (`advantages.normalise`) to [-clip, clip]. With places a person's face is the one that stands at their
+    place. Of every latent the mean over the group is taken off: where a face is that others lack, it would
+    else be rewarded for being there, and what all members have in common, which no advantage may teach,
+    would be learned. 0 everywhere for a video without a report.
+
+    Args:
+        reports: of every video; None for one that was not measured.
+        acting: of every video, one number a person; None, or no entry, where that is not known.
+        weights: of the parts of `person_scores`, and of `acting` beside it.
+        cell, shape: see `face_cells`.
+        floor, clip: of advantages.
     """
+    face_weights, acting_weight = weights
     groups = defaultdict[int, list[Video]](list)
     for video in reports:
         groups[video[0]].append(video)
@@ -77,10 +87,12 @@ def face_credit(
         known = [(video, report) for video in videos if (report := reports[video]) is not None]
         if not known:
             continue
-        scores = [[person_scores(person, weights) for person in report.people] for _, report in known]
-        table = torch.tensor(scores, dtype=torch.float64)  # [members, K, frames]
-        columns = normalise(table.flatten(1).T, floor).clamp(-clip, clip)
-        advantages = columns.T.view(table.shape)
+        scores = [[person_scores(person, face_weights) for person in report.people] for _, report in known]
+        advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
+        unknown = [math.nan] * len(scores[0])
+        acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
+        acts_advantages = _over_members(torch.tensor(acts, dtype=torch.float64), floor, clip)
+        advantages = advantages + acting_weight * acts_advantages.nan_to_num(nan=0.0)
         for (video, report), of_people in zip(known, advantages.tolist(), strict=True):
             for person, of_frames in zip(report.people, of_people, strict=True):
                 credit[video] += face_cells(_boxes(person), of_frames, report.frame_numbers, cell, shape)
@@ -88,6 +100,11 @@ def face_credit(
         for video, _ in known:
             credit[video] -= mean
     return credit
+
+
+def _over_members(table: Tensor, floor: float, clip: float) -> Tensor:
+    """[members, K, frames], each person's each frame normalised over the members."""
+    return normalise(table.flatten(1).T, floor).clamp(-clip, clip).T.view(table.shape)
 
 
 def _span(start: float, end: float, pixels: int) -> slice:

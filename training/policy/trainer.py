@@ -26,6 +26,7 @@ from igrpo_sdk.requests import check_text
 from .. import checkpoint
 from ..pretrain.loop import Average
 from ..rewards.composition import make_rewards
+from ..rewards.guards import PromptGuard
 from ..rewards.measuring import Measurer
 from ..rewards.scoring import Pending, Scorer
 from .advantages import group_advantages, score_table
@@ -98,7 +99,9 @@ class _Run:
         if recipe.compile:
             self.pipe.backbone.compile_decoder(getattr(torch, recipe.dtype))
         self.measurer = Measurer.load(recipe.rewards.measuring) if recipe.objective.face_credit else None
-        self.scorer = Scorer(make_rewards(recipe.rewards, self.measurer), recipe.rewards.scoring)
+        rewards = make_rewards(recipe.rewards, self.measurer)
+        self.prompt_guard = next((one for one in rewards if isinstance(one, PromptGuard)), None)
+        self.scorer = Scorer(rewards, recipe.rewards.scoring)
         self.evaluator = Evaluator(recipe.evaluation, recipe.alarm, self.pipe, self.scorer, self.processes)
         self.learner = Learner(
             self.pipe.backbone, recipe.objective, self.settings.guidance_scale, recipe.update.updates == 1
@@ -206,22 +209,17 @@ class _Run:
         if self.measurer is None:
             return {}
         assert self.recipe.rewards.faces is not None
-        reports = {
-            video: report
-            for chunk, _ in part
-            for video, report in zip(chunk.videos, self.measurer.known(chunk.rollouts), strict=True)
-        }
+        reports, acting = dict[Video, Any](), dict[Video, Any]()
+        for chunk, _ in part:
+            reports.update(zip(chunk.videos, self.measurer.known(chunk.rollouts), strict=True))
+            if self.prompt_guard is not None:
+                acting.update(zip(chunk.videos, self.prompt_guard.known(chunk.rollouts), strict=True))
         if not reports:  # more processes than groups
             return {}
         chunk, config = part[0][0], self.recipe.advantage
-        return face_credit(
-            reports,
-            self.recipe.rewards.faces.options,
-            chunk.cell,
-            chunk.trajectory.video_latents.shape[2:],
-            config.std_floor,
-            config.clip,
-        )
+        weights = self.recipe.rewards.faces.options, self.recipe.objective.acting_credit
+        shape = chunk.trajectory.video_latents.shape[2:]
+        return face_credit(reports, acting, weights, chunk.cell, shape, config.std_floor, config.clip)
 
     def update(
         self,

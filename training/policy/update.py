@@ -34,8 +34,9 @@ class Objective:
     loss of the best video of each group alone. For the latter two, draws: of a noise level and noise for each
     video; span: which part of the sampler's steps the noise levels are those of, from its first to its last.
     Of "awm" alone, face_credit: weight of each person's own advantage, which only the latents of their face
-    get (`credit.face_credit`), beside that of the whole video; face_kl: kl at those latents, None for the
-    same as elsewhere.
+    get (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they
+    act as the prompt says beside their likeness of 1, which needs the reward `prompt`; face_kl: kl at those
+    latents, None for the same as elsewhere.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
     so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
@@ -49,6 +50,7 @@ class Objective:
     draws: int = 2
     span: tuple[float, float] = (0.0, 1.0)
     face_credit: float = 0.0
+    acting_credit: float = 0.0
     face_kl: float | None = None
     clip: float = 1e-3
     weighted: bool = True
@@ -68,6 +70,10 @@ class Objective:
         if self.face_credit < 0 or (self.face_credit and self.method != "awm"):
             raise InputError(
                 f"objective.face_credit={self.face_credit} must be at least 0, and is of method awm alone"
+            )
+        if self.acting_credit < 0 or (self.acting_credit and not self.face_credit):
+            raise InputError(
+                f"objective.acting_credit={self.acting_credit} must be at least 0, and needs face_credit"
             )
         if self.face_kl is not None and (self.face_kl < 0 or not self.face_credit):
             raise InputError(f"objective.face_kl={self.face_kl} must be at least 0, and needs face_credit")

@@ -7,14 +7,16 @@ all is well and falls where something is lost.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from statistics import fmean
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.faces.measuring import frame_motion
 
-from ..evaluation.reader import SceneReader, follow, load_reader, prompt_following
+from ..evaluation.reader import SceneReader, doing, follow, load_reader, prompt_following, readings_of
 from .base import Rollout, Scores
 from .measuring import Measurer
 
@@ -59,7 +61,8 @@ class PromptGuard:
 
     The mean of "the background is right" and the share of people who do the right thing at the right place:
     the evaluation's definition (`prompt_following`), for one video. None for prompts that the world did not
-    write and for clips of another size than the reader takes.
+    write and for clips of another size than the reader takes. What each person does is remembered for as long
+    as the rollout lives.
     """
 
     name = "prompt"
@@ -67,6 +70,7 @@ class PromptGuard:
     def __init__(self, reader: SceneReader | None = None, device: str = "cpu") -> None:
         """`reader`: by default the shipped one. Raises WeightsError when it cannot be loaded."""
         self.reader = (load_reader() if reader is None else reader).to(device)
+        self._doing: WeakKeyDictionary[Rollout, list[float]] = WeakKeyDictionary()
 
     def score(self, rollouts: Sequence[Rollout]) -> Scores:
         """The share of what is right in each."""
@@ -75,12 +79,21 @@ class PromptGuard:
         readable = [r for r in rollouts if r.scene is not None and tuple(r.frames.shape) == shape]
         if not readable:
             return [None] * len(rollouts)
-        readings = self.reader.read(np.stack([rollout.frames.numpy() for rollout in readable]))
-        found: dict[int, float | None] = {}
-        for rollout, reading in zip(readable, readings, strict=True):
-            assert rollout.scene is not None
-            found[id(rollout)] = prompt_following([follow(reading, rollout.scene)])
-        return [found.get(id(rollout)) for rollout in rollouts]
+        answers = self.reader.look_at(np.stack([rollout.frames.numpy() for rollout in readable]))
+        scores: dict[Rollout, float | None] = {}
+        rest = iter(readable)
+        for logits in answers:
+            readings = readings_of(logits)
+            some = list(islice(rest, len(readings)))
+            scenes = [rollout.scene for rollout in some if rollout.scene is not None]
+            self._doing.update(zip(some, doing(logits, scenes), strict=True))
+            for rollout, reading, scene in zip(some, readings, scenes, strict=True):
+                scores[rollout] = prompt_following([follow(reading, scene)])
+        return [scores.get(rollout) for rollout in rollouts]
+
+    def known(self, rollouts: Sequence[Rollout]) -> list[list[float] | None]:
+        """`reader.doing` of each rollout that has been scored; None for the others."""
+        return [self._doing.get(rollout) for rollout in rollouts]
 
 
 class CopyPasteGuard:
