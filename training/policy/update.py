@@ -194,6 +194,8 @@ class Learner:
                 reference = self._reference_velocity(x, told, conditioning)
                 divergence = self._of_latents((velocity - reference).square(), trajectory)
                 sums.add(kl=divergence.mean())
+                if faces is not None and faces.any():
+                    sums.add(kl_at_faces=divergence[faces != 0].mean())
                 loss = loss + divergence_scales * divergence
             torch.autograd.backward(loss.flatten(1).mean(1).sum() / count)
 

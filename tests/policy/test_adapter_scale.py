@@ -1,0 +1,73 @@
+"""The example that tries an adapter at several scales."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import yaml
+from loose import load_loose
+from runs import settings, write_prompts
+from torch import Tensor
+
+from igrpo_sdk import IdentityPipeline
+from igrpo_sdk.adapters.files import read_adapter
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.policy.config import PolicyRecipe
+from igrpo_sdk.training.policy.trainer import train_policy
+from igrpo_sdk.training.recipe import build
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    return load_loose("examples/benchmarks/adapter_scale.py")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an adapter and its recipe."""
+    folder = tmp_path_factory.mktemp("trained")
+    written = settings(tiny_directory, write_prompts(folder), steps=1)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"kind": "policy", **written}))
+    train_policy(build(PolicyRecipe, written), folder, device="cpu")
+    return folder
+
+
+def test_scales_are_tried_and_one_is_kept(
+    example: ModuleType, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter, recipe = str(trained / "adapter"), str(trained / "recipe.yaml")
+    example.measure(adapter, recipe, scales=(0.0, 2.0), device="cpu")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["0", "motion"], ["2", "motion"]]
+    example.measure(adapter, recipe, scales=(0.5,), output=str(tmp_path / "kept"), device="cpu")
+    first, kept = read_adapter(adapter), read_adapter(tmp_path / "kept")
+    assert kept.config == first.config and kept.info == first.info and kept.alphas == first.alphas
+
+    def part(file: object, module: str) -> Tensor:
+        down, up = file.weights[module]  # type: ignore[attr-defined]
+        return torch.as_tensor(up @ down)
+
+    for module in first.weights:
+        torch.testing.assert_close(part(kept, module), part(first, module) / 2)
+    pipe = IdentityPipeline.from_pretrained(
+        str(build(PolicyRecipe, settings_of(recipe)).model), adapter=tmp_path / "kept", device="cpu"
+    )
+    assert pipe.adapter is not None and pipe.adapter.scale == 1.0
+
+
+def settings_of(recipe: str) -> dict[str, object]:
+    """A recipe's content without its kind."""
+    return {key: value for key, value in yaml.safe_load(Path(recipe).read_text()).items() if key != "kind"}
+
+
+def test_what_cannot_be_kept(example: ModuleType, trained: Path, tmp_path: Path) -> None:
+    adapter, recipe = str(trained / "adapter"), str(trained / "recipe.yaml")
+    with pytest.raises(InputError, match="output: an adapter has one scale, and 0 are given"):
+        example.measure(adapter, recipe, output=str(tmp_path / "kept"))
+    with pytest.raises(InputError, match="aligns no model"):
+        example.measure(adapter, "tiny_vae")
+    with pytest.raises(InputError, match="exists already"):
+        example.keep(adapter, 0.5, str(tmp_path))
