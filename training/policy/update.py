@@ -194,8 +194,9 @@ class Learner:
                 reference = self._reference_velocity(x, told, conditioning)
                 divergence = self._of_latents((velocity - reference).square(), trajectory)
                 sums.add(kl=divergence.mean())
-                if faces is not None and faces.any():
-                    sums.add(kl_at_faces=divergence[faces != 0].mean())
+                if faces is not None:
+                    inside = faces != 0
+                    sums.add(kl_at_faces=(divergence * inside).sum() / inside.sum().clamp(min=1))
                 loss = loss + divergence_scales * divergence
             torch.autograd.backward(loss.flatten(1).mean(1).sum() / count)
 
