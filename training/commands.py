@@ -65,12 +65,8 @@ def train_policy(
         output: folder for the adapter, checkpoints, numbers and TensorBoard's files.
         device: "auto", "cpu" or "cuda".
     """
-    data = read_recipe(recipe, set or [])
-    kind = data.pop("kind")
-    if kind != "policy":
-        raise InputError(f"recipe {recipe!r} has kind {kind!r}: `igrpo train world` runs it")
-    from .policy.config import PolicyRecipe
+    from .policy.config import read_policy_recipe
     from .policy.trainer import train_policy as run
 
-    adapter = run(build(PolicyRecipe, data), Path(output), resume, device)
+    adapter = run(read_policy_recipe(recipe, set or []), Path(output), resume, device)
     print(f"adapter: {adapter}")

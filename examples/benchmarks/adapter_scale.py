@@ -17,10 +17,9 @@ from jsonargparse import auto_cli
 from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.adapters.files import read_adapter, write_adapter
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.policy.config import PolicyRecipe
+from igrpo_sdk.training.policy.config import read_policy_recipe
 from igrpo_sdk.training.policy.evaluation import Alarm, Evaluator
 from igrpo_sdk.training.policy.processes import Processes
-from igrpo_sdk.training.recipe import build, read_recipe
 from igrpo_sdk.training.rewards.composition import make_rewards
 from igrpo_sdk.training.rewards.scoring import Scorer
 
@@ -45,10 +44,7 @@ def measure(
     """
     if output is not None and len(scales) != 1:
         raise InputError(f"output: an adapter has one scale, and {len(scales)} are given; give one")
-    data = read_recipe(recipe, list(set))
-    if data.pop("kind") != "policy":
-        raise InputError(f"recipe {recipe!r} aligns no model; give that of the adapter's run")
-    config = build(PolicyRecipe, data)
+    config = read_policy_recipe(recipe, set)
     pipe = IdentityPipeline.from_pretrained(config.model, adapter=adapter, device=device)
     assert pipe.adapter is not None
     with Scorer(make_rewards(config.rewards), config.rewards.scoring) as scorer:

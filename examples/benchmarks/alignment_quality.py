@@ -44,18 +44,19 @@ def seed_numbers(folder: Path) -> dict[str, Any]:
     difference = metrics["details"].get(f"{ALIGNED}_minus_{BASE}_{JUDGED}", {})
     base, aligned = both(JUDGED)
     auc_base, auc_aligned = both("judge_auc")
-    motion = both("motion")
+    analyzer_base, analyzer_aligned = both("owned")
+    motion_base, motion_aligned = both("motion")
     return {
         "relative_gain": round(aligned / base - 1, 4),
         "ci95": [difference["low"], difference["high"]],
         "cases": difference["count"],
         "judge_base": base,
         "judge_aligned": aligned,
-        "analyzer_base": both("owned")[0],
-        "analyzer_aligned": both("owned")[1],
+        "analyzer_base": analyzer_base,
+        "analyzer_aligned": analyzer_aligned,
         "auc_base": auc_base,
         "auc_aligned": auc_aligned,
-        "motion_ratio": round(motion[1] / motion[0], 4),
+        "motion_ratio": round(motion_aligned / motion_base, 4),
         **{name: round(both(of)[1] - both(of)[0], 4) for name, of in DELTAS.items()},
     }
 

@@ -34,13 +34,12 @@ from igrpo_sdk.config import ASSETS, GenerationConfig, Geometry, Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
-from igrpo_sdk.training.policy.config import PolicyRecipe
+from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
 from igrpo_sdk.training.policy.processes import Processes
 from igrpo_sdk.training.policy.prompts import Prompt
 from igrpo_sdk.training.policy.rollout import Chunk, Group, make_chunks
 from igrpo_sdk.training.policy.trainer import prepare_transformer
 from igrpo_sdk.training.policy.update import Learner, Sums
-from igrpo_sdk.training.recipe import build, read_recipe
 
 OFFICIAL = 30.9
 """Seconds per training video of the official code, measured stage by stage on one H100, random weights."""
@@ -115,9 +114,7 @@ class Bench:
     @classmethod
     def make(cls, name: str, processes: Processes, toy: bool) -> Bench:
         """The recipe `name`, its model as the trainer sets it up; a toy is not compiled."""
-        data = read_recipe(name)
-        data.pop("kind")
-        recipe = build(PolicyRecipe, data)
+        recipe = read_policy_recipe(name)
         recipe = replace(recipe, compile=recipe.compile and not toy)
         geometry = TOY_GEOMETRY if toy else recipe.geometry
         assert geometry is not None

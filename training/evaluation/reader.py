@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +178,11 @@ class SceneReader(nn.Module):
         """Read clips uint8 (B, T, H, W, 3) of the geometry the reader was trained for; InputError for
         another.
         """
-        return [reading for logits in self.look_at(videos, batch) for reading in readings_of(logits)]
+        return readings_of(self.look_at(videos, batch))
 
     @torch.no_grad()
-    def look_at(self, videos: NDArray[np.uint8], batch: int = 8) -> list[Logits]:
-        """What `read` reads from: the network's answers for each `batch` of clips."""
+    def look_at(self, videos: NDArray[np.uint8], batch: int = 8) -> Logits:
+        """What `read` reads from: the network's answers, of `batch` clips at a time."""
         config = self.config
         expected = (config.num_frames, config.height, config.width, 3)
         if videos.dtype != np.uint8 or videos.shape[1:] != expected:
@@ -190,8 +190,8 @@ class SceneReader(nn.Module):
                 f"videos are {videos.dtype} {videos.shape}: the reader takes uint8 clips of {expected}"
             )
         device = self.stem.weight.device
-        clips = torch.from_numpy(videos).split(batch)
-        return [self(to_input(clip.to(device))) for clip in clips]
+        answers = [self(to_input(clips.to(device))) for clips in torch.from_numpy(videos).split(batch)]
+        return Logits(*(torch.cat([getattr(one, field.name) for one in answers]) for field in fields(Logits)))
 
 
 def to_input(frames: Tensor) -> Tensor:
@@ -289,13 +289,10 @@ def doing(logits: Logits, scenes: Sequence[Scene]) -> list[list[float]]:
     its scene and does what the prompt says, in reference order. Who it is is not asked.
     """
     occupied, action = logits.occupied.sigmoid().cpu(), logits.action.softmax(-1).cpu()
+    does = occupied[:, :, None] * action  # [B, places, actions]
     return [
-        [
-            float(occupied[b, place] * action[b, place, ACTIONS.index(actor.action)])
-            for actor in scene.actors
-            for place in [PLACES.index(actor.place)]
-        ]
-        for b, scene in enumerate(scenes)
+        [float(clip[PLACES.index(actor.place), ACTIONS.index(actor.action)]) for actor in scene.actors]
+        for clip, scene in zip(does, scenes, strict=True)
     ]
 
 

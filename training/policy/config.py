@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from igrpo_sdk.adapters.lora import LoraSettings
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
+from ..recipe import build, read_recipe
 from ..rewards.composition import RewardsConfig
 from .advantages import Combination
 from .evaluation import Alarm, EvaluationConfig
@@ -19,7 +20,14 @@ from .rollout import RolloutConfig
 from .update import Objective
 from .windows import Window
 
-__all__ = ["AdvantageConfig", "PolicyRecipe", "UpdateConfig", "check_same_recipe", "plain"]
+__all__ = [
+    "AdvantageConfig",
+    "PolicyRecipe",
+    "UpdateConfig",
+    "check_same_recipe",
+    "plain",
+    "read_policy_recipe",
+]
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,17 @@ class PolicyRecipe:
                 f"update.updates={self.update.updates}: objective.method=awm learns from a rollout once; "
                 "set it to 1"
             )
+
+
+def read_policy_recipe(recipe: str, overrides: Sequence[str] = ()) -> PolicyRecipe:
+    """The recipe of an alignment run; see `recipe.read_recipe`. InputError also for one of another kind."""
+    data = read_recipe(recipe, overrides)
+    kind = data.pop("kind")
+    if kind != "policy":
+        raise InputError(
+            f"recipe {recipe!r} has kind {kind!r}, which aligns no model: `igrpo train world` runs it"
+        )
+    return build(PolicyRecipe, data)
 
 
 def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -27,8 +27,8 @@ class EvaluationConfig:
     """`count` prompts, always the same, of validation people where they are the world's, every `every` steps.
 
     Videos are made as a user would make them: by the preset's solver, without noise in its steps, with seeds
-    0, 1, ... steps: of the solver, None for the preset's. batch: videos at once. shown: videos in
-    TensorBoard.
+    0, 1, ... Prompts are drawn once, without `prompts.workers`. steps: of the solver, None for the preset's.
+    batch: videos at once. shown: videos in TensorBoard.
     """
 
     every: int = 10

@@ -105,16 +105,16 @@ class DrawnAhead:
 
     def __init__(self, config: PromptConfig, seed: int, split: str, check: Check) -> None:
         """See `make_prompts`."""
-        self._prompts, self._check, self._workers = (
-            make_prompts(config, seed, split, check),
-            check,
-            config.workers,
-        )
-        self._draw: Callable[[int], Prompt] = _draw_in_worker if config.workers else self._prompts.prompt
-        self._pool: Executor = ThreadPoolExecutor(1)
+        self._check, self._workers = check, config.workers
+        self._prompts = make_prompts(config, seed, split, check)
+        self._drawn: dict[int, Future[Prompt]] = {}
+        self._pool: Executor
+        self._draw: Callable[[int], Prompt]
         if config.workers:
             self._pool = worker_pool(config.workers, _load_worker, config, seed, split)
-        self._drawn: dict[int, Future[Prompt]] = {}
+            self._draw = _draw_in_worker
+        else:
+            self._pool, self._draw = ThreadPoolExecutor(1), self._prompts.prompt
 
     def __enter__(self) -> DrawnAhead:
         """Itself; what was begun is given up at the end."""
@@ -146,7 +146,8 @@ class DrawnAhead:
                 f"a process that draws prompts has died ({error}): is the memory enough for "
                 f"prompts.workers={self._workers}?"
             ) from error
-        _check_given(self._check, f"prompts, number {number}", prompt.text, prompt.refined)
+        if self._workers:  # a thread draws checked ones
+            _check_given(self._check, f"prompts, number {number}", prompt.text, prompt.refined)
         return prompt
 
 

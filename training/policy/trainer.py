@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import adapter_parameters, add_adapter, save_adapter
 from igrpo_sdk.errors import InputError, NumericsError
+from igrpo_sdk.faces.report import IdentityReport
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.requests import check_text
 
@@ -209,7 +210,7 @@ class _Run:
         if self.measurer is None:
             return {}
         assert self.recipe.rewards.faces is not None
-        reports, acting = dict[Video, Any](), dict[Video, Any]()
+        reports, acting = dict[Video, IdentityReport | None](), dict[Video, list[float] | None]()
         for chunk, _ in part:
             reports.update(zip(chunk.videos, self.measurer.known(chunk.rollouts), strict=True))
             if self.prompt_guard is not None:

@@ -177,8 +177,9 @@ class Learner:
         if faces is not None:
             faces = faces.to(device)
             scales = scales + self.objective.face_credit * faces
+            inside = faces != 0
             if self.objective.face_kl is not None:
-                divergence_scales = torch.where(faces == 0, divergence_scales, self.objective.face_kl)
+                divergence_scales = torch.where(inside, self.objective.face_kl, divergence_scales)
         for draw in range(self.objective.draws):
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
@@ -195,7 +196,6 @@ class Learner:
                 divergence = self._of_latents((velocity - reference).square(), trajectory)
                 sums.add(kl=divergence.mean())
                 if faces is not None:
-                    inside = faces != 0
                     sums.add(kl_at_faces=(divergence * inside).sum() / inside.sum().clamp(min=1))
                 loss = loss + divergence_scales * divergence
             torch.autograd.backward(loss.flatten(1).mean(1).sum() / count)

@@ -7,7 +7,6 @@ all is well and falls where something is lost.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from statistics import fmean
 from weakref import WeakKeyDictionary
 
@@ -79,16 +78,11 @@ class PromptGuard:
         readable = [r for r in rollouts if r.scene is not None and tuple(r.frames.shape) == shape]
         if not readable:
             return [None] * len(rollouts)
-        answers = self.reader.look_at(np.stack([rollout.frames.numpy() for rollout in readable]))
-        scores: dict[Rollout, float | None] = {}
-        rest = iter(readable)
-        for logits in answers:
-            readings = readings_of(logits)
-            some = list(islice(rest, len(readings)))
-            scenes = [rollout.scene for rollout in some if rollout.scene is not None]
-            self._doing.update(zip(some, doing(logits, scenes), strict=True))
-            for rollout, reading, scene in zip(some, readings, scenes, strict=True):
-                scores[rollout] = prompt_following([follow(reading, scene)])
+        scenes = [rollout.scene for rollout in readable if rollout.scene is not None]
+        logits = self.reader.look_at(np.stack([rollout.frames.numpy() for rollout in readable]))
+        self._doing.update(zip(readable, doing(logits, scenes), strict=True))
+        followed = map(follow, readings_of(logits), scenes)
+        scores = {rollout: prompt_following([one]) for rollout, one in zip(readable, followed, strict=True)}
         return [scores.get(rollout) for rollout in rollouts]
 
     def known(self, rollouts: Sequence[Rollout]) -> list[list[float] | None]:
