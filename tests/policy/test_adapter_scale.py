@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from loose import load_loose
-from runs import settings, write_prompts
+from small_runs import settings, write_prompts
 from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from qwen import DESCRIPTIONS, person
+from small_runs import rows, settings, write_prompts
 from transformers import AutoTokenizer
 
 from igrpo_sdk import cli
@@ -29,7 +30,6 @@ from igrpo_sdk.training.world.captions import captions, refined_caption
 from igrpo_sdk.training.world.identities import appearances, identity_vectors
 from igrpo_sdk.training.world.naming import reference_description
 from igrpo_sdk.training.world.scenes import actor_keys, sample_scene
-from runs import rows, settings, write_prompts
 
 PROMPT = "Two people talk."
 

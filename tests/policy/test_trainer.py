@@ -15,8 +15,8 @@ import psutil
 import pytest
 import torch
 import yaml
-from runs import recipe, rows, settings, write_prompts
 from safetensors.torch import load_file
+from small_runs import recipe, rows, settings, write_prompts
 from torch import Tensor
 
 from igrpo_sdk.errors import InputError, NumericsError
