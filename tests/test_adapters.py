@@ -602,7 +602,7 @@ def test_nothing_is_written_over_and_nothing_half(
         with pytest.raises(ResourceError, match="No space left"):
             save_adapter(target, transformer, info, overwrite=True)
     with pytest.raises(ResourceError):
-        save_adapter(tmp_path / "no" / "folder", transformer, info)
+        save_adapter(target / WEIGHTS_FILE / "folder", transformer, info)  # a file is in the way
     with pytest.raises(InputError, match="metrics"):
         save_adapter(target, transformer, replace(info, metrics={"x": float("nan")}), overwrite=True)
     assert (target / WEIGHTS_FILE).read_bytes() == first and os.listdir(tmp_path) == ["out"]

@@ -153,7 +153,7 @@ def write_adapter(
     """Write an adapter's directory, whole or not at all; return its path.
 
     Args:
-        directory: a new one, or with `overwrite` one that is replaced; the folder it lies in is there.
+        directory: a new one, or with `overwrite` one that is replaced; folders above it are made.
         weights: "blocks.0.attn1.to_q.lora_A.weight" and the like.
         config: of PEFT, values as in JSON.
         info: for `igrpo.json`.
@@ -177,7 +177,7 @@ def write_adapter(
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     old = partial.with_suffix(".old")
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
         (partial / WEIGHTS_FILE).write_bytes(
             save(tensors, head)
         )  # save_file would let only its owner read it

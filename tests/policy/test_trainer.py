@@ -56,9 +56,12 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_a_run(tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]) -> None:
     """What it writes; evaluating at every step changes nothing."""
-    often = {"every": 1, "count": 2, "batch": 2, "shown": 2, "prompts": {"source": str(prompts)}}
+    often = {**settings(tiny_directory, prompts)["evaluation"], "every": 1, "shown": 2, "keep": True}
     made = train_policy(recipe(tiny_directory, prompts, evaluation=often), tmp_path, device="cpu")
     assert same(adapter(made), unbroken)
+    kept = {path.name: adapter(path) for path in (tmp_path / "adapters").iterdir()}
+    assert sorted(kept) == [f"step-{step}" for step in range(4)]
+    assert same(kept["step-3"], unbroken) and not same(kept["step-2"], unbroken)
     steps, evaluations = rows(tmp_path, "step"), rows(tmp_path, "evaluation")
     assert [row["step"] for row in steps] == [1, 2, 3] and len(evaluations) == 4
     assert all(row["ratio_error"] == 0 and row["gradient_norm"] > 0 for row in steps)
@@ -319,12 +322,19 @@ def test_the_alarm() -> None:
     """A guard that falls while the reward rises, twice in a row."""
     alarm = Evaluator.__new__(Evaluator)
     alarm._alarm = Alarm("faces", ("motion",), drop=0.1, patience=2)
-    alarm.state = {"first": None, "alarms": 0}
+    alarm.state = {"first": None, "alarms": 0, "step": -1}
     told = [
-        alarm.alarm({"faces": faces, "motion": motion})
-        for faces, motion in ((0.5, 0.0), (0.6, -0.2), (0.6, -0.05), (0.7, -0.2), (0.8, -0.3))
+        alarm.alarm(step, {"faces": faces, "motion": motion})
+        for step, faces, motion in (
+            (0, 0.5, 0.0),
+            (2, 0.6, -0.2),
+            (4, 0.6, -0.05),
+            (6, 0.7, -0.2),
+            (6, 0.7, -0.2),  # resumed
+            (8, 0.8, -0.3),
+        )
     ]
-    assert told[:4] == [None] * 4
-    assert told[4] is not None and "faces rose from 0.500 to 0.800 while motion fell" in told[4]
+    assert told[:-1] == [None] * 5
+    assert told[-1] is not None and "faces rose from 0.500 to 0.800 while motion fell" in told[-1]
     with pytest.raises(InputError, match="needs a reward and guards"):
         Alarm(reward="faces")

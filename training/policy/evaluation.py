@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ class EvaluationConfig:
 
     Videos are made as a user would make them: by the preset's solver, without noise in its steps, with seeds
     0, 1, ... Prompts are drawn once, without `prompts.workers`. steps: of the solver, None for the preset's.
-    batch: videos at once. shown: videos in TensorBoard.
+    batch: videos at once. shown: videos in TensorBoard. keep: write each evaluated adapter to
+    `adapters/step-N` of the output folder, for the judge to look at when the run is over.
     """
 
     every: int = 10
@@ -36,6 +37,7 @@ class EvaluationConfig:
     batch: int = 8
     steps: int | None = None
     shown: int = 4
+    keep: bool = False
     seed: int = 12345
     prompts: PromptConfig = field(default_factory=PromptConfig)
 
@@ -67,10 +69,24 @@ class Alarm:
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """Mean of each term over the prompts that could be scored, and this process's first videos."""
+    """The evaluation of an adapter.
 
-    numbers: dict[str, float]
+    scores: of each video its terms, None where it could not be scored, process by process. numbers: mean of
+    each term over the videos that have it; without those that none has. frames: this process's first videos.
+    """
+
+    scores: list[dict[str, float | None]]
     frames: tuple[Tensor, ...]
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """See above."""
+        found: dict[str, float] = {}
+        for name in self.scores[0]:
+            known = [value for row in self.scores if (value := row[name]) is not None]
+            if known:
+                found[name] = math.fsum(known) / len(known)
+        return found
 
 
 class Evaluator:
@@ -90,7 +106,7 @@ class Evaluator:
         check = partial(check_text, backbone=pipe.backbone, preset=pipe.preset)
         source = make_prompts(config.prompts, config.seed, "validation", check)
         self._prompts = [source.prompt(number) for number in range(config.count)]
-        self.state: dict[str, Any] = {"first": None, "alarms": 0}
+        self.state: dict[str, Any] = {"first": None, "alarms": 0, "step": -1}
 
     def evaluate(self) -> Evaluated:
         """Make and score the videos, each process its share.
@@ -119,30 +135,23 @@ class Evaluator:
             for terms in (handle.result() for handle in handles)
             for k in range(len(next(iter(terms.values()))))
         ]
-        return Evaluated(_means(self._processes.gather(rows)), tuple(shown[: config.shown]))
+        return Evaluated(self._processes.gather(rows), tuple(shown[: config.shown]))
 
-    def alarm(self, numbers: Mapping[str, float]) -> str | None:
-        """Why the run should stop, or None. Call it once for each evaluation."""
+    def alarm(self, step: int, numbers: Mapping[str, float]) -> str | None:
+        """Why the run should stop after the evaluation of a step, or None. A step counts once, though a run
+        that goes on behind its end evaluates it again.
+        """
         config, state = self._alarm, self.state
         if not {config.reward, *config.guards} <= numbers.keys():  # no alarm, or none could be scored
             return None
         first = state["first"] = state["first"] or dict(numbers)
         fallen = [name for name in config.guards if numbers[name] < first[name] - config.drop]
         gamed = bool(fallen) and numbers[config.reward] > first[config.reward]
-        state["alarms"] = state["alarms"] + 1 if gamed else 0
+        if step != state["step"]:
+            state["alarms"], state["step"] = state["alarms"] + 1 if gamed else 0, step
         if state["alarms"] < config.patience:
             return None
         return (
             f"{config.reward} rose from {first[config.reward]:.3f} to {numbers[config.reward]:.3f} while "
             + ", ".join(f"{name} fell from {first[name]:.3f} to {numbers[name]:.3f}" for name in fallen)
         )
-
-
-def _means(rows: list[dict[str, float | None]]) -> dict[str, float]:
-    """The mean of each term over the rows that have it; terms that none has are left out."""
-    found: dict[str, float] = {}
-    for name in rows[0]:
-        known = [value for row in rows if (value := row[name]) is not None]
-        if known:
-            found[name] = math.fsum(known) / len(known)
-    return found

@@ -147,9 +147,11 @@ class _Run:
             return False
         with self.average.applied():
             found = self.evaluator.evaluate()
+        if self.recipe.evaluation.keep:
+            self.export(f"adapters/step-{self.step}")
         self.log.event("evaluation", self.step, self.elapsed, found.numbers)
         self.log.videos("evaluation", self.step, found.frames)
-        reason = self.evaluator.alarm(found.numbers)
+        reason = self.evaluator.alarm(self.step, found.numbers)
         if reason is not None:
             self.log.event("alarm", self.step, self.elapsed, {"reason": reason})
         return reason is not None
@@ -313,9 +315,9 @@ class _Run:
         if len(states) == self.processes.count:
             checkpoint.restore_random_states(states[self.processes.rank])
 
-    def export(self) -> Path:
-        """Write the averaged adapter."""
-        target = self.output / "adapter"
+    def export(self, name: str = "adapter") -> Path:
+        """Write the averaged adapter to a folder of the output."""
+        target = self.output / name
         if self.processes.first:
             with self.average.applied():
                 transformer = self.pipe.backbone.transformer

@@ -1,0 +1,86 @@
+"""The program that trains the recipe with one choice changed, on a random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from loose import load_loose
+from small_runs import rows, settings, write_prompts
+
+from igrpo_sdk.errors import InputError
+
+STEPS = 2
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The program with two arms of four videos a step or two."""
+    loaded = load_loose("examples/benchmarks/alignment_ablations.py")
+    arms = {"recipe": (), "two_groups": ("update.groups=2",), "never": ("update.groups=5",)}
+    monkeypatch.setattr(loaded, "ARMS", arms)
+    monkeypatch.setattr(loaded, "FEW", "evaluation.count=2")
+    monkeypatch.setattr(loaded, "TERMS", ("motion",))
+    return loaded
+
+
+@pytest.fixture
+def recipe(tiny_directory: Path, tmp_path: Path) -> str:
+    """A recipe file whose steps have four videos."""
+    content = settings(tiny_directory, write_prompts(tmp_path), update={"groups": 4, "learning_rate": 1e-2})
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"kind": "policy", **content}))
+    return str(path)
+
+
+def test_arms_are_trained_once_on_equally_many_videos(
+    example: ModuleType, recipe: str, tmp_path: Path
+) -> None:
+    output, results = tmp_path / "arms", tmp_path / "results.json"
+    asked = {"arms": ("recipe", "two_groups"), "videos": 8 * STEPS, "prompts": 3, "device": "cpu"}
+    example.train(str(output), recipe=recipe, **asked)
+    for arm, steps in (("recipe", STEPS), ("two_groups", 2 * STEPS)):
+        run = output / arm / "run"
+        assert [row["step"] for row in rows(run, "step")][-1] == steps
+        assert [row["step"] for row in rows(run, "evaluation")] == [0, steps]
+    one, other = (example.trained(output / arm) for arm in ("recipe", "two_groups"))
+    assert one.base == other.base and one.aligned != one.base and len(one.base) == 3
+    first = (output / "recipe" / "arm.json").read_bytes()
+    example.train(str(output), recipe=recipe, **asked)
+    assert (output / "recipe" / "arm.json").read_bytes() == first
+    example.write(str(output), str(results))
+    metrics = json.loads(results.read_text())["metrics"]
+    assert metrics["recipe_videos"] == metrics["two_groups_videos"] == 8 * STEPS
+    assert metrics["recipe_seconds"] > 0 and not any(name.startswith("never") for name in metrics)
+    assert metrics["recipe_gain"] is None and metrics["details"]["recipe_gain"]["reason"]  # no faces
+
+
+def test_the_gain_is_of_the_same_prompts(example: ModuleType) -> None:
+    arm = example.Trained(
+        videos=4,
+        seconds=1800.0,
+        aligned=[{"faces": 0.5}, {"faces": 0.4}, {"faces": None}],
+        base=[{"faces": 0.25}, {"faces": 0.25}, {"faces": 0.0}],
+    )
+    numbers = arm.numbers()
+    assert numbers["gain"].value == pytest.approx(0.2) and numbers["gain"].count == 2
+    assert numbers["gain_per_hour"].value == pytest.approx(0.4)
+    assert numbers["base"].value == pytest.approx(0.5 / 3)
+
+
+def test_what_cannot_be_compared(example: ModuleType, recipe: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="arms: no best; there are recipe, two_groups, never"):
+        example.train(str(tmp_path), arms=("best",))
+    with pytest.raises(InputError, match="videos=8 must be a multiple of the 10 of a step"):
+        example.train(str(tmp_path), arms=("recipe", "never"), videos=8, recipe=recipe)
+    with pytest.raises(InputError, match="holds no trained arm"):
+        example.write(str(tmp_path))
+
+
+def test_every_arm_is_a_recipe() -> None:
+    loaded = load_loose("examples/benchmarks/alignment_ablations.py")
+    recipes = {arm: loaded._recipe("tiny_vace", changes, 5120) for arm, changes in loaded.ARMS.items()}
+    assert all(config != recipes["recipe"] for arm, config in recipes.items() if arm != "recipe")
