@@ -16,6 +16,7 @@ follows `two_gpu_speedup`.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,6 +42,7 @@ from igrpo_sdk.training.policy.rollout import Chunk, Group, make_chunks
 from igrpo_sdk.training.policy.trainer import prepare_transformer
 from igrpo_sdk.training.policy.update import Learner, Sums
 
+PROGRAM = "examples/benchmarks/grpo_cost.py"
 OFFICIAL = 30.9
 """Seconds per training video of the official code, measured stage by stage on one H100, random weights."""
 FULL = {
@@ -60,6 +62,7 @@ TOY = {
     "text_dim": 4096, "freq_dim": 16, "vace_in_channels": 96,
 }  # fmt: skip
 """For trying the command out on a CPU."""
+TOY_VAE = {"base_dim": 8}
 TOY_GEOMETRY = Geometry(48, 64, 5)
 
 
@@ -77,8 +80,10 @@ class Cost:
         return self.rollout_s + self.training_s
 
 
-def random_pipeline(architecture: dict[str, Any], preset: Preset, device: str, dtype: torch.dtype) -> Any:
-    """A pipeline with random weights; its tokenizer is tiny-vace's."""
+def random_pipeline(
+    architecture: dict[str, Any], vae_changes: dict[str, Any], preset: Preset, device: str, dtype: torch.dtype
+) -> Any:
+    """A pipeline with random weights and Wan's VAE, changed or not; its tokenizer is tiny-vace's."""
     torch.set_default_dtype(dtype)  # 14B parameters of float32 would fill the GPU before they are cast
     try:
         with torch.device(device):
@@ -88,7 +93,7 @@ def random_pipeline(architecture: dict[str, Any], preset: Preset, device: str, d
     finally:
         torch.set_default_dtype(torch.float32)
     with torch.device(device):
-        vae = AutoencoderKLWan()
+        vae = AutoencoderKLWan(**vae_changes)
     for name, parameter in transformer.named_parameters():  # as from_pretrained(dtype=...) would load them
         if any(part in name.split(".") for part in transformer._keep_in_fp32_modules):
             parameter.data = parameter.data.float()
@@ -113,14 +118,14 @@ class Bench:
 
     @classmethod
     def make(cls, name: str, processes: Processes, toy: bool) -> Bench:
-        """The recipe `name`, its model as the trainer sets it up; a toy is not compiled."""
-        recipe = read_policy_recipe(name)
-        recipe = replace(recipe, compile=recipe.compile and not toy)
+        """The recipe `name`, its model as the trainer sets it up; a toy is not compiled, and in float32."""
+        recipe = read_policy_recipe(name, ("compile=false", "dtype=float32") if toy else ())
         geometry = TOY_GEOMETRY if toy else recipe.geometry
         assert geometry is not None
         preset = replace(Preset.load(recipe.model), geometry=geometry)
         size = TOY if toy else FULL_14B if "14b" in recipe.model else FULL
-        pipe = random_pipeline(size, preset, str(processes.device), getattr(torch, recipe.dtype))
+        device, dtype = str(processes.device), getattr(torch, recipe.dtype)
+        pipe = random_pipeline(size, TOY_VAE if toy else {}, preset, device, dtype)
         parameters = prepare_transformer(pipe.backbone.transformer, recipe, processes)
         rollout = recipe.rollout
         settings = preset.generation(steps=rollout.steps, guidance_scale=rollout.guidance_scale)
@@ -131,8 +136,7 @@ class Bench:
     def roll(self, number: int) -> Iterator[Chunk]:
         """The chunks of one group, as they are asked for."""
         recipe, pipe, settings = self.recipe, self.pipe, self.settings
-        trained = recipe.window.trained(0, 0, 0.0)
-        window = (trained, recipe.window.noisy(trained, settings.steps))
+        window = recipe.window_of(0, settings.steps)
         generator = np.random.default_rng(0)
         people = [Reference.load(generator.integers(0, 256, (512, 512, 3), dtype=np.uint8)) for _ in range(2)]
         group = Group(number, Prompt(tuple(people), "two people talk"))
@@ -140,9 +144,12 @@ class Bench:
 
     def train(self, chunk: Chunk) -> None:
         """The gradient of a chunk."""
-        advantages = torch.linspace(-1, 1, len(chunk.rows), dtype=torch.float64)
-        count = len(chunk.rows) * len(chunk.trajectory.transitions)
-        self.learner.grpo(chunk, advantages, count, Sums())
+        videos, objective = len(chunk.rows), self.recipe.objective
+        advantages = torch.linspace(-1, 1, videos, dtype=torch.float64)
+        if objective.by_steps:
+            self.learner.grpo(chunk, advantages, videos * len(chunk.trajectory.transitions), Sums())
+        else:
+            self.learner.matching(chunk, range(videos), advantages, videos * objective.draws, Sums())
 
     def cost(self, videos: int) -> Cost:
         """The cost of a video, over `videos` of them, after one chunk that is not counted."""
@@ -180,7 +187,7 @@ def _wait() -> None:
 
 def measure(
     results: str = "docs/results/grpo_cost.json",
-    recipes: Sequence[str] = ("vace_1_3b_paper", "vace_1_3b_fast"),
+    recipes: Sequence[str] = ("vace_1_3b_paper", "vace_1_3b_fast", "vace_1_3b_awm"),
     videos: int = 8,
     device: str = "cuda",
     toy: bool = False,
@@ -203,7 +210,8 @@ def measure(
         metrics[f"{short}_s_per_video"] = round(found.total_s, 3)
         metrics[f"{short}_of_official"] = round(found.total_s / OFFICIAL, 4)
         metrics |= {f"{short}_{part}": round(value, 3) for part, value in asdict(found).items()}
-    _add(results, f"measure --videos {videos}", metrics, toy)
+    listed = json.dumps(list(recipes))
+    _add(results, f"python {PROGRAM} measure --recipes '{listed}' --videos {videos}", metrics, toy)
 
 
 def scale(
@@ -244,17 +252,13 @@ def scale(
         return
     print(recipe, processes.count, "processes:", rate, "videos a second,", peak, "GiB", flush=True)
     short = _short(recipe)
-    part = f" --chunks {chunks}" if chunks else ""
     metrics = {f"{short}_videos_per_s_{processes.count}": round(rate, 4)}
     if bench.recipe.sharded:
         metrics |= {f"{short}_peak_gib": round(max(first_peak, peak), 2)}
         metrics |= {f"{short}_step_peak_gib": round(peak, 2)}
-    _add(
-        results,
-        f"scale --recipe {recipe} --updates {updates}{part} ({processes.count} processes)",
-        metrics,
-        toy,
-    )
+    start_with = "python" if processes.count == 1 else f"torchrun --nproc_per_node {processes.count}"
+    command = f"{start_with} {PROGRAM} scale --recipe {recipe} --updates {updates}"
+    _add(results, f"{command} --chunks {chunks}" if chunks else command, metrics, toy)
 
 
 def _processes(device: str) -> Processes:
@@ -262,7 +266,7 @@ def _processes(device: str) -> Processes:
 
 
 def _short(recipe: str) -> str:
-    """What a recipe is called among the numbers: paper, fast, fsdp_14b."""
+    """What a recipe is called among the numbers: paper, fast, awm, fsdp_14b."""
     return "fsdp_14b" if recipe == "vace_14b_fsdp" else recipe.rsplit("_", 1)[-1]
 
 
@@ -274,9 +278,7 @@ def _add(results: str, command: str, metrics: dict[str, Any], toy: bool) -> None
     one, two = (metrics.get(f"fast_videos_per_s_{count}") for count in (1, 2))
     if one and two:
         metrics["two_gpu_speedup"] = round(two / one, 3)
-    commands = dict.fromkeys(
-        [*filter(None, before.get("command", "").split(" && ")), f"grpo_cost.py {command}"]
-    )
+    commands = dict.fromkeys([*filter(None, before.get("command", "").split(" && ")), command])
     size = "a toy: no numbers to publish" if toy else "240x416x33, 2 references"
     notes = [f"Random weights ({size}); without rewards and the 5.7B text encoder."]
     write_results(path, " && ".join(commands), hardware(), metrics, notes)

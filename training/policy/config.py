@@ -118,6 +118,15 @@ class PolicyRecipe:
                 "set it to 1"
             )
 
+    def window_of(self, step: int, solver_steps: int) -> tuple[frozenset[int], frozenset[int]]:
+        """The steps of a rollout of this step of the run that are trained, and those with noise; none of
+        either unless the objective is by steps.
+        """
+        if not self.objective.by_steps:
+            return frozenset(), frozenset()
+        trained = self.window.trained(self.seed, step, step / self.steps)
+        return trained, self.window.noisy(trained, solver_steps)
+
 
 def read_policy_recipe(recipe: str, overrides: Sequence[str] = ()) -> PolicyRecipe:
     """The recipe of an alignment run; see `recipe.read_recipe`. InputError also for one of another kind."""

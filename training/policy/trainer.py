@@ -172,19 +172,12 @@ class _Run:
         parts = [numbers[start : start + size] for start in range(0, update.groups, size)]
         return [self.processes.share(part) for part in parts]
 
-    def window(self) -> tuple[frozenset[int], frozenset[int]]:
-        """The steps of this update's rollouts that are trained, and those with noise; none without steps."""
-        recipe = self.recipe
-        if not recipe.objective.by_steps:
-            return frozenset(), frozenset()
-        trained = recipe.window.trained(recipe.seed, self.step, self.step / recipe.steps)
-        return trained, recipe.window.noisy(trained, self.settings.steps)
-
     def roll(self, groups: list[Group]) -> list[tuple[Chunk, Pending]]:
         """Make the videos of groups; each chunk is scored while the next is made."""
         pipe, recipe = self.pipe, self.recipe
+        window = recipe.window_of(self.step, self.settings.steps)
         chunks = make_chunks(
-            pipe.backbone, pipe.preset, recipe.rollout, self.settings, groups, self.window(), recipe.seed
+            pipe.backbone, pipe.preset, recipe.rollout, self.settings, groups, window, recipe.seed
         )
         return [(chunk, self.scorer.submit(chunk.rollouts)) for chunk in chunks]
 
