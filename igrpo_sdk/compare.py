@@ -29,6 +29,7 @@ def compare(
     frames: int | None = None,
     guidance: float | None = None,
     negative: str | None = None,
+    refine: str | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> None:
@@ -49,12 +50,15 @@ def compare(
         frames: Number of frames.
         guidance: How strongly the prompt and the references are followed; 1 turns guidance off.
         negative: What should not be seen.
+        refine: A Qwen2.5-VL, a folder or a Hub repository, that completes the prompt with what is visible of
+            each person.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
         overwrite: Replace the output file if it exists.
     """
     from igrpo_sdk.comparison import COMPARISON_SUFFIXES
     from igrpo_sdk.config import check_prompt
     from igrpo_sdk.references import Reference
+    from igrpo_sdk.refinement import QwenRefiner
     from igrpo_sdk.video import check_output_path
 
     target = check_output_path(output, overwrite, COMPARISON_SUFFIXES)
@@ -67,6 +71,7 @@ def compare(
     from igrpo_sdk.pipeline import IdentityPipeline  # torch and diffusers: seconds, after the quick checks
 
     silence_loaders()
+    refiner = None if refine is None else QwenRefiner.from_pretrained(refine, device=device)
     pipe = IdentityPipeline.from_pretrained(
         model, adapter=adapter, adapter_scale=adapter_scale, device=device
     )
@@ -82,12 +87,15 @@ def compare(
             guidance_scale=guidance,
             negative_prompt=negative,
             progress=bar.update,
+            refine=refiner,
         )
     told = _measure(comparison, pipe.preset.face_pack)
     comparison.save(target, overwrite)
     for warning in comparison.warnings:
         print(f"igrpo: warning: {warning}", file=sys.stderr)
     print(f"{output}: {len(comparison.base)} frames each, seed {comparison.base.settings['seed']}")
+    if refiner:
+        print(f"refined prompt: {comparison.base.settings['refined_prompt']}")
     print(told)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lora import make_adapter
 from PIL import Image
 from qwen import DESCRIPTIONS, person, tiny_model
 from safetensors.torch import load_file, save_file
@@ -354,6 +355,11 @@ def test_the_command_refines_and_says_so(
     assert f"refined prompt: {refined}\n" in capsys.readouterr().out
     settings = IdentityVideo.load(output).settings
     assert (settings["prompt"], settings["refined_prompt"]) == (PROMPT, refined)
+    pipe = IdentityPipeline.from_pretrained(wide_directory, device="cpu")
+    words += ["--adapter", str(make_adapter(pipe, tmp_path / "adapter"))]
+    assert main(["compare", *files(tmp_path), *words, "-o", str(tmp_path / "out.html")]) == 0
+    assert f"refined prompt: {refined}\n" in capsys.readouterr().out
+    assert refined in (tmp_path / "out.html").read_text("utf-8")
 
 
 def test_a_refined_prompt_that_is_too_long_says_where_it_came_from(

@@ -33,7 +33,7 @@ class Case:
     each person. prompt: who does what, where. plain_prompt: the same without a word about how anybody looks,
     for videos from blank references. seed: of the video. places: where each person stands from beginning to
     end, or None where that is not known or changes. scene: what the prompt describes, in the built-in suite.
-    refined_prompt: the prompt completed with what is visible of each person, for training; or None.
+    refined_prompt: the prompt completed with what is visible of each person; or None.
     """
 
     id: str

@@ -261,6 +261,23 @@ def test_videos_can_be_made_first(suite: Path, tiny_directory: Path, tmp_path: P
     assert evaluate(tmp_path / "out", *words) == 1  # now the pack is asked for
 
 
+def test_models_are_given_refined_prompts(
+    suite: Path, tiny_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(tiny_directory), "--suite", str(suite), "--device=cpu"]
+    assert evaluate(tmp_path / "out", *words, "--cases=1") == 0
+    lines = [json.loads(line) | {"refined_prompt": "Two talk. One is red."} for line in suite.open()]
+    write_lines(suite, *lines)
+    assert evaluate(tmp_path / "refined", *words, "--cases=1", "--refined") == 0
+    made = IdentityVideo.load(tmp_path / "refined" / "videos" / "base" / "a.mp4")
+    assert made.settings["prompt"] == "Two talk. One is red."
+    content = json.loads((tmp_path / "refined" / "results.json").read_text("utf-8"))
+    assert "--refined" in content["command"]
+    assert "with refined prompts: 1 of 1 cases" in (tmp_path / "refined" / "report.html").read_text("utf-8")
+    assert evaluate(tmp_path / "out", *words, "--cases=1", "--refined") == 1
+    assert "a.mp4 has another prompt than case a" in capsys.readouterr().err
+
+
 def test_videos_of_something_else_are_not_mixed_in(
     suite: Path, tiny_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,7 @@ from igrpo_sdk.training.evaluation.suites import (
     export,
     load_suite,
     look_alike,
+    with_refined_prompts,
     world_case,
 )
 from igrpo_sdk.training.world.captions import caption
@@ -77,6 +78,7 @@ def test_the_built_in_suite_is_written_for_other_generators(tmp_path: Path) -> N
     assert [(c.id, c.part, c.prompt, c.seed, c.places, c.references) for c in again] == [
         (c.id, c.part, c.prompt, c.seed, c.places, c.references) for c in cases
     ]
+    assert [one.refined_prompt for one in again] == [one.refined_prompt for one in cases]
     before = cases[0].references[0].stat().st_mtime_ns
     cases[1].references[0].unlink()
     export([world_case("easy", 0), world_case("contact", 0)], tmp_path)
@@ -103,6 +105,19 @@ def test_a_file_is_a_suite(folder: Path) -> None:
     assert plain.references == (folder / "a.png", folder / "b.png") and plain.plain_prompt == plain.prompt
     assert (full.id, full.part, full.seed, full.places) == ("x", "p", 7, ("right", "left"))
     assert full.plain_prompt == "Two talk."
+
+
+def test_refined_prompts_take_the_place_of_prompts(folder: Path) -> None:
+    built_in = world_case("easy", 0)
+    [refined] = with_refined_prompts([built_in])
+    assert refined.prompt.startswith(f"{built_in.prompt.rstrip('.')}. The first person is a")
+    path = write_lines(folder / "suite.jsonl", TWO | {"refined_prompt": "Two talk. One is red."}, TWO)
+    first, second = load_suite(str(path), None, folder)
+    assert with_refined_prompts([first])[0].prompt == "Two talk. One is red."
+    with pytest.raises(
+        InputError, match="case line-2 has no refined_prompt; let `igrpo train refine-prompts`"
+    ):
+        with_refined_prompts([first, second])
 
 
 def test_fewer_cases_are_taken_from_the_parts_in_turn(folder: Path) -> None:

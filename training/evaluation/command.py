@@ -31,7 +31,7 @@ from .making import SETTINGS_FILE, make_videos
 from .measures import JUDGED_EVERY, UNSEEN, Lab, Measures, video_file
 from .page import Evaluation, all_warnings, page
 from .results import hardware, read_json, write_results
-from .suites import DEFAULT_CASES, load_suite
+from .suites import DEFAULT_CASES, load_suite, with_refined_prompts
 
 BASE, ALIGNED, AGAINST, BLANK = "base", "aligned", "against", "blank"
 """Names of the systems that are made here."""
@@ -60,6 +60,7 @@ def evaluate(
     against: str | None = None,
     videos: list[str] | None = None,
     floor: bool = False,
+    refined: bool = False,
     suite: str = "world",
     cases: int | None = None,
     pack: str = "tiny",
@@ -83,6 +84,8 @@ def evaluate(
             repeated; without a model the first is the base.
         floor: Also evaluate the model with blank references, called blank: what is found when nobody could
             be shown.
+        refined: Give all models prompts completed with what is visible of each person: the world's own words,
+            or each line's "refined_prompt" (`igrpo train refine-prompts` writes it).
         suite: "world", or a JSON Lines file with references and prompt on each line (docs/evaluation.md).
         cases: How many cases, shared evenly by the parts; by default 200 of "world", all of a file.
         pack: Face pack of the analyzer: "tiny" for rendered people, a folder, or one of insightface's own.
@@ -97,6 +100,8 @@ def evaluate(
     systems = choose_systems(output, model, adapter, against, videos or [], floor)
     _check_folder(output)
     chosen = load_suite(suite, cases, output)
+    if refined:
+        chosen = with_refined_prompts(chosen)
     if videos_only:
         make(systems, chosen, device, batch)
         return
@@ -114,10 +119,11 @@ def evaluate(
     kept = _without_problems(chosen, problems, partial)
     told += [f"{name}: left out: {problem}" for name, some in problems.items() for problem in some.values()]
     results = {system.name: [lab.read(system.name, case) for case in kept] for system in systems}
-    facts = _facts(systems, suite, chosen, results, lab)
+    facts = _facts(systems, suite + " with refined prompts" * refined, chosen, results, lab)
     words = {"model": model, "adapter": adapter, "against": against}
     words |= {"suite": suite, "cases": len(chosen), "pack": pack}
-    command = _command(words, videos or [], {"floor": floor, "no_judge": no_judge, "partial": partial})
+    flags = {"floor": floor, "refined": refined, "no_judge": no_judge, "partial": partial}
+    command = _command(words, videos or [], flags)
     publish(output, systems, results, facts, told, command)
 
 

@@ -29,7 +29,7 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.video import written_whole
 
 from ..dataset import FIELDS, Case, read_cases
-from ..world.captions import caption
+from ..world.captions import caption, refined_caption
 from ..world.identities import FACE_RANGES, SPLITS, identity_vectors
 from ..world.renderer import reference_pictures
 from ..world.scenes import BACKGROUNDS, LIGHTS, PLACES_BY_COUNT, STAYING, Actor, Scene
@@ -82,6 +82,17 @@ def balanced(cases: Sequence[Case], count: int) -> list[Case]:
     return [cases[i] for i in order[:count]]
 
 
+def with_refined_prompts(cases: Sequence[Case]) -> list[Case]:
+    """The cases with their refined prompt as the prompt; InputError for one that has none."""
+    for case in cases:
+        if case.refined_prompt is None:
+            raise InputError(
+                f"case {case.id} has no refined_prompt; let `igrpo train refine-prompts` write it, or "
+                "evaluate without"
+            )
+    return [replace(case, prompt=case.refined_prompt or case.prompt) for case in cases]
+
+
 def world_case(part: str, index: int) -> Case:
     """Case `index` of a part of the built-in suite. Its references are file names, see `export`."""
     if part not in WORLD_PARTS or index < 0:
@@ -92,12 +103,14 @@ def world_case(part: str, index: int) -> Case:
     rng.shuffle(places)
     actors = tuple(Actor(*each) for each in zip(people, places, actions, strict=True))
     scene = Scene(actors, rng.choice(BACKGROUNDS), rng.choice(LIGHTS), rng.randrange(2**62))
+    prompt = caption(scene, index, "mixed")
     name = f"{part}-{index:03d}"
     return Case(
         id=name,
         part=part,
         references=tuple(Path("references", f"{name}-{i + 1}.png") for i in range(len(people))),
-        prompt=caption(scene, index, "mixed"),
+        prompt=prompt,
+        refined_prompt=refined_caption(scene, prompt),
         plain_prompt=caption(scene, index, "order"),
         seed=rng.randrange(2**32),
         places=None if "swap" in actions else tuple(places),
