@@ -120,7 +120,7 @@ def evaluate(
     told += [f"{name}: left out: {problem}" for name, some in problems.items() for problem in some.values()]
     results = {system.name: [lab.read(system.name, case) for case in kept] for system in systems}
     facts = _facts(systems, suite + " with refined prompts" * refined, chosen, results, lab)
-    words = {"model": model, "adapter": adapter, "against": against}
+    words: dict[str, str | int | None] = {"model": model, "adapter": adapter, "against": against}
     words |= {"suite": suite, "cases": len(chosen), "pack": pack}
     flags = {"floor": floor, "refined": refined, "no_judge": no_judge, "partial": partial}
     command = _command(words, videos or [], flags)

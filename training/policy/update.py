@@ -184,7 +184,8 @@ class Learner:
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
             distinct = sorted(set(seeds))
-            drawn = draw_noise(distinct, [tuple(x0.shape[1:])] * len(distinct)).to(device)
+            channels, frames, height, width = x0.shape[1:]
+            drawn = draw_noise(distinct, [(channels, frames, height, width)] * len(distinct)).to(device)
             eps = drawn[[distinct.index(seed) for seed in seeds]]
             x = flow.interpolate(x0, eps, told.to(device, torch.float32).view(-1, 1, 1, 1, 1))
             velocity = self._velocity(x, told, conditioning)

@@ -73,7 +73,7 @@ class RecordedGradients(Gradients):
 
     def _record(self, batch: Mapping[str, Tensor]) -> _Recording:
         inputs = {name: value.clone() for name, value in batch.items()}
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):

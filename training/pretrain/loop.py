@@ -161,7 +161,7 @@ class FiniteGuard:
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
         self._host = torch.zeros(2, pin_memory=self._cuda)
-        self._event = torch.cuda.Event() if self._cuda else None  # type: ignore[no-untyped-call]
+        self._event = torch.cuda.Event() if self._cuda else None
 
     def watch(self, loss: Tensor, norm: Tensor) -> None:
         """Queue the copy of a scalar loss and of the gradient's norm."""

@@ -109,7 +109,8 @@ def _people(scenes: Sequence[Scene]) -> Tensor:
         (torch.tensor([ACTIONS.index(actor.action) for actor in actors]), len(ACTIONS)),
     )
     chosen = [F.one_hot(choice, options).float() for choice, options in choices]
-    return torch.cat([identity_vectors(*actor_keys(actors)), *chosen], dim=1).unflatten(0, (-1, count))
+    rows = torch.cat([identity_vectors(*actor_keys(actors)), *chosen], dim=1)
+    return rows.view(-1, count, rows.shape[1])
 
 
 def targets(truth: Truth, grid: tuple[int, int], token: int) -> tuple[Tensor, Tensor]:

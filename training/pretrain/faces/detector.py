@@ -67,11 +67,16 @@ class Detector(nn.Module):
         self.stages = nn.ModuleList(stage(a, b, 2) for a, b in zip(config.channels[:-1], widths, strict=True))
         self.sides = nn.ModuleList(ConvNorm(width, config.head, 1) for width in widths)
         self.heads = nn.ModuleList(
-            nn.Sequential(Separable(config.head, config.head), nn.Conv2d(config.head, ANCHORS * _VALUES, 1))
-            for _ in STRIDES
+            nn.Sequential(Separable(config.head, config.head), self._scores(config.head)) for _ in STRIDES
         )
-        for head in self.heads:
-            nn.init.constant_(head[1].bias.view(ANCHORS, _VALUES)[:, 0], -4.0)  # nearly all are background
+
+    @staticmethod
+    def _scores(width: int) -> nn.Conv2d:
+        """The last layer of a head."""
+        layer = nn.Conv2d(width, ANCHORS * _VALUES, 1)
+        assert layer.bias is not None
+        nn.init.constant_(layer.bias.view(ANCHORS, _VALUES)[:, 0], -4.0)  # nearly all are background
+        return layer
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Score logits, boxes and points of pictures (N, 3, H, W), (RGB - 127.5) / 128, sides divisible by

@@ -67,7 +67,8 @@ class DetectorTask:
     def __init__(self, recipe: DetectorRecipe, seed: int, device: torch.device) -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
         torch.manual_seed(seed)
-        self.network = Detector(recipe.model).to(device, memory_format=torch.channels_last)
+        network = Detector(recipe.model).to(device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules: Mapping[str, nn.Module] = {"detector": self.network}
         self.average = Average(self.modules, recipe.optimisation.average)
         supply = recipe.supply

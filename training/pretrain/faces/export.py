@@ -42,7 +42,7 @@ def _export(
     aside = path.with_suffix(".partial")
     with warnings.catch_warnings():
         # This exporter is deprecated, but the other one needs onnxscript; constants under tracing are meant.
-        warnings.simplefilter("ignore", (DeprecationWarning, torch.jit.TracerWarning))
+        warnings.simplefilter("ignore", (DeprecationWarning, torch.jit.TracerWarning))  # type: ignore[attr-defined]
         torch.onnx.export(
             network.cpu().eval(),
             (example,),

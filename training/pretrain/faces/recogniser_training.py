@@ -84,7 +84,8 @@ class RecogniserTask:
     def __init__(self, recipe: RecogniserRecipe, seed: int, device: torch.device) -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
         torch.manual_seed(seed)
-        self.network = Recogniser(recipe.model).to(device, memory_format=torch.channels_last)
+        network = Recogniser(recipe.model).to(device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.heads = Heads(recipe.model.size, len(FACE_RANGES)).to(device)
         self.modules: Mapping[str, nn.Module] = {"recogniser": self.network, "heads": self.heads}
         self.average = Average(self.modules, recipe.optimisation.average)
@@ -180,7 +181,8 @@ def jittered(points: Tensor, jitter: float, random: torch.Generator) -> Tensor:
         torch.randn((len(points), count, 2), generator=random, device=points.device)
         for count in (points.shape[1], 1)
     )
-    return points + strength * eyes * (each + together)
+    moved: Tensor = points + strength * eyes * (each + together)
+    return moved
 
 
 @torch.no_grad()
