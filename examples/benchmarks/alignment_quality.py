@@ -1,7 +1,12 @@
 """What alignment gains and what it costs: the numbers of docs/results/alignment_tiny_vace.json.
 
     igrpo eval --model tiny-vace --adapter runs/seed0/adapter -o runs/eval0    # for each training seed
-    python examples/benchmarks/alignment_quality.py --evaluations+=runs/eval0 --evaluations+=runs/eval1
+    python examples/benchmarks/alignment_quality.py measure --evaluations+=runs/eval0
+
+and of docs/results/alignment_curve.json, what the reward and what the judge say while a run goes on:
+
+    igrpo eval --model tiny-vace --cases 60 --adapter runs/seed0/adapters/step-12 -o runs/curve/step-12
+    python examples/benchmarks/alignment_quality.py curve --run runs/seed0 --evaluations+=runs/curve/step-12
 
 Each evaluation compares one adapter with the base, case by case, on the same people, whom neither has seen.
 `relative_gain` is of the independent judge's similarity at the place; `ci95` is the paired bootstrap interval
@@ -10,6 +15,7 @@ of the difference. What has a `_delta` is aligned minus base.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +27,8 @@ from igrpo_sdk.training.evaluation.command import ALIGNED, BASE
 from igrpo_sdk.training.evaluation.results import read_json, write_results
 
 JUDGED = "judge_owned"
+MEASURED = (JUDGED, "judge_auc", "prompt_following", "motion", "copy_paste")
+"""Of each step's adapter on test people."""
 DELTAS = {
     "prompt_following_delta": "prompt_following",
     "copy_paste_delta": "copy_paste",
@@ -87,12 +95,64 @@ def measure(evaluations: Sequence[str], results: str = "docs/results/alignment_t
         raise InputError("evaluations: none given; give the folders of igrpo eval")
     seeds = [seed_numbers(folder) for folder in folders]
     first = read_json(folders[0] / "results.json")
-    command = f"{first['command']} (and so on) && python examples/benchmarks/alignment_quality.py"
+    command = f"{first['command']} (and so on) && python examples/benchmarks/alignment_quality.py measure"
     metrics = {"seeds": seeds, **worst_of(seeds)}
     write_results(Path(results), command, first["hardware"], metrics, first["notes"])
     for seed in seeds:
         print(seed)
 
 
+def curve(run: str, evaluations: Sequence[str], results: str = "docs/results/alignment_curve.json") -> None:
+    """Write what a run's own evaluations found after some steps, and what the judge finds there.
+
+    Args:
+        run: folder of `igrpo train policy`.
+        evaluations: folders of `igrpo eval` called step-N, each of the adapter after N steps.
+        results: JSON file for the numbers.
+    """
+    if not evaluations:
+        raise InputError("evaluations: none given; give the folders of igrpo eval")
+    folders = {_step_of(Path(folder)): Path(folder) for folder in evaluations}
+    rewards = _rewards(Path(run) / "metrics.jsonl")
+    missing = folders.keys() - rewards.keys()
+    if missing:
+        raise InputError(f"run: {run} was not evaluated after step {min(missing)}")
+    contents = {step: read_json(folders[step] / "results.json") for step in sorted(folders)}
+    first = next(iter(contents.values()))
+    metrics, details = dict[str, Any](), dict[str, Any]()
+    for step, content in {0: first, **contents}.items():
+        system = ALIGNED if step else BASE
+        metrics |= {f"step_{step}_reward_{name}": value for name, value in rewards[step].items()}
+        for name in MEASURED:
+            metrics[f"step_{step}_{name}"] = content["metrics"][f"{system}_{name}"]
+            details[f"step_{step}_{name}"] = content["metrics"]["details"][f"{system}_{name}"]
+    command = f"{first['command']} (and so on) && python examples/benchmarks/alignment_quality.py curve"
+    write_results(Path(results), command, first["hardware"], {**metrics, "details": details}, first["notes"])
+    for step in (0, *contents):
+        print(step, {name: metrics[f"step_{step}_{name}"] for name in MEASURED}, rewards[step])
+
+
+def _step_of(folder: Path) -> int:
+    """The step that an evaluation's folder is called by; InputError for another name, or step 0, the base."""
+    word, _, number = folder.name.partition("-")
+    if word != "step" or not number.isdecimal() or not int(number):
+        raise InputError(f"evaluations: {str(folder)!r}; call the folder step-N, after the adapter")
+    return int(number)
+
+
+def _rewards(log: Path) -> dict[int, dict[str, float]]:
+    """By step, the terms of a run's evaluations."""
+    try:
+        rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"run: {log} cannot be read ({error})") from None
+    told = ("event", "step", "elapsed")
+    return {
+        row["step"]: {name: round(value, 4) for name, value in row.items() if name not in told}
+        for row in rows
+        if row["event"] == "evaluation"
+    }
+
+
 if __name__ == "__main__":
-    auto_cli(measure, as_positional=False)
+    auto_cli([measure, curve], as_positional=False)

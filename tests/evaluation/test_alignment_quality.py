@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,8 @@ def evaluation(folder: Path, **changes: Any) -> Path:
     for name, (base, aligned) in MEANS.items():
         metrics |= {f"base_{name}": base, f"aligned_{name}": aligned}
     difference = {"value": 0.05, "low": 0.03, "high": 0.07, "count": 180}
-    metrics["details"] = {"aligned_minus_base_judge_owned": difference}
+    details = {name: {"value": value, "count": 180} for name, value in metrics.items()}
+    metrics["details"] = {"aligned_minus_base_judge_owned": difference, **details}
     write_results(folder / "results.json", "igrpo eval", "a machine", metrics | changes, ["a note"])
     return folder
 
@@ -49,6 +51,34 @@ def test_numbers_of_seeds(benchmark: ModuleType, tmp_path: Path) -> None:
     assert content["metrics"]["least_motion_ratio"] == 0.5
     assert content["metrics"]["most_switches_delta"] == pytest.approx(0.1)
     assert not list(load_loose("docs/tables.py").problems(content))
+
+
+def test_reward_and_judge_over_training(benchmark: ModuleType, tmp_path: Path) -> None:
+    """The base is step 0; after the other steps the adapter's numbers count."""
+    rows = [
+        {"event": "begin", "step": 0, "elapsed": 0.0},
+        {"event": "evaluation", "step": 0, "elapsed": 1.0, "faces": 0.4},
+        {"event": "step", "step": 1, "elapsed": 2.0, "kl": 0.1},
+        {"event": "evaluation", "step": 12, "elapsed": 3.0, "faces": 0.45},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    judged, out = str(evaluation(tmp_path / "step-12")), tmp_path / "out.json"
+    benchmark.curve(str(tmp_path), [judged], str(out))
+    content = read_json(out)
+    metrics = content["metrics"]
+    assert (metrics["step_0_reward_faces"], metrics["step_12_reward_faces"]) == (0.4, 0.45)
+    assert (metrics["step_0_judge_owned"], metrics["step_12_judge_owned"]) == (0.2, 0.25)
+    assert metrics["details"]["step_12_judge_owned"]["count"] == 180
+    assert not list(load_loose("docs/tables.py").problems(content))
+    with pytest.raises(InputError, match="was not evaluated after step 24"):
+        benchmark.curve(str(tmp_path), [judged, str(evaluation(tmp_path / "step-24"))])
+    for name in ("step-0", "other-12", "step-x"):
+        with pytest.raises(InputError, match="call the folder step-N"):
+            benchmark.curve(str(tmp_path), [name])
+    with pytest.raises(InputError, match="none given"):
+        benchmark.curve(str(tmp_path), [])
+    with pytest.raises(InputError, match="metrics.jsonl cannot be read"):
+        benchmark.curve(str(tmp_path / "nowhere"), [judged])
 
 
 def test_evaluations_that_say_nothing(benchmark: ModuleType, tmp_path: Path) -> None:
