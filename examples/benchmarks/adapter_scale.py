@@ -1,16 +1,17 @@
 """How much of an adapter is best: at several scales, what the evaluations of its training run measure.
 
-    python examples/benchmarks/adapter_scale.py --adapter runs/aligned/adapter
+    python examples/benchmarks/adapter_scale.py --adapter runs/aligned/adapter --output kept
     python examples/benchmarks/adapter_scale.py --adapter runs/aligned/adapter --scales+=0.75 --output kept
 
 A step of training that is too long moves an adapter in the right direction, but too far. The prompts are the
-recipe's `evaluation`: of the world, those of validation people, so that nothing is chosen on test people.
-With one scale and `--output` the adapter is written at that scale, to be used at 1.
+recipe's `evaluation`: of the world, those of validation people, so that nothing is chosen on test people. The
+adapter is written at the best scale, to be used at 1: that with the most of the reward that the recipe's
+`alarm` watches, among those that cost its guards no more than `slack`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jsonargparse import auto_cli
 
@@ -28,33 +29,58 @@ def measure(
     adapter: str,
     recipe: str = "tiny_vace",
     set: Sequence[str] = (),
-    scales: Sequence[float] = (),
+    scales: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    slack: float = 0.01,
     output: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Print the mean of each reward at each scale.
+    """Print the mean of each reward for the base, which is scale 0, and at each scale.
 
     Args:
         adapter: directory of the adapter.
-        recipe: the one it was trained with, for its rewards and its evaluation.
-        set: changes to the recipe, such as evaluation.count=32.
-        scales: 0 is the base, 1 the adapter as trained; by default 0, 0.5, 0.75, 1 and 1.25.
-        output: new directory for the adapter at the one scale that is given.
+        recipe: the one it was trained with, for its rewards, its evaluation and its alarm.
+        set: changes to the recipe, such as evaluation.count=256.
+        scales: of the adapter; 1 is as trained.
+        slack: how far a guard may be below the base's, in its own units.
+        output: new directory for the adapter at the best scale.
         device: "auto", "cpu" or "cuda".
     """
-    if output is not None and len(scales) != 1:
-        raise InputError(f"output: an adapter has one scale, and {len(scales)} are given; give one")
     config = read_policy_recipe(recipe, set)
+    if output is not None and not config.alarm.reward:
+        raise InputError(
+            f"recipe: {recipe} has no alarm, so that nothing says what is best; leave output out"
+        )
     pipe = IdentityPipeline.from_pretrained(config.model, adapter=adapter, device=device)
     assert pipe.adapter is not None
+    found: dict[float, dict[str, float]] = {}
     with Scorer(make_rewards(config.rewards), config.rewards.scoring) as scorer:
         evaluator = Evaluator(config.evaluation, Alarm(), pipe, scorer, Processes(device))
-        for scale in scales or (0.0, 0.5, 0.75, 1.0, 1.25):
+        for scale in (0.0, *scales):
             pipe.adapter.scale = scale
-            numbers = evaluator.evaluate().numbers
-            print(f"{scale:g}", *(f"{name} {value:.4f}" for name, value in numbers.items()), flush=True)
+            found[scale] = evaluator.evaluate().numbers
+            print(f"{scale:g}", *(f"{name} {value:.4f}" for name, value in found[scale].items()), flush=True)
     if output is not None:
-        keep(adapter, scales[0], output)
+        best = best_scale(found, config.alarm, slack)
+        keep(adapter, best, output)
+        print(f"{output}: {adapter} at scale {best:g}")
+
+
+def best_scale(found: Mapping[float, Mapping[str, float]], alarm: Alarm, slack: float) -> float:
+    """The scale with the most of a reward whose guards are at most `slack` below those of scale 0.
+
+    Raises InputError when no other is, or none is better than scale 0.
+    """
+    base = found[0.0]
+    allowed = [
+        scale for scale, one in found.items() if all(one[name] >= base[name] - slack for name in alarm.guards)
+    ]
+    best = max(allowed, key=lambda scale: found[scale][alarm.reward])
+    if best == 0:
+        raise InputError(
+            f"scales: none has more {alarm.reward} than the base, with {', '.join(alarm.guards)} within "
+            f"{slack} of it; try smaller ones"
+        )
+    return best
 
 
 def keep(adapter: str, scale: float, output: str) -> None:
@@ -65,7 +91,7 @@ def keep(adapter: str, scale: float, output: str) -> None:
     weights = {}
     for module, (down, up) in file.weights.items():
         weights |= {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": scale * up}
-    print(write_adapter(output, weights, file.config, file.info))
+    write_adapter(output, weights, file.config, file.info)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.adapters.files import read_adapter
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.policy.config import PolicyRecipe
+from igrpo_sdk.training.policy.evaluation import Alarm
 from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.recipe import build
 
@@ -39,10 +40,10 @@ def test_scales_are_tried_and_one_is_kept(
     example: ModuleType, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter, recipe = str(trained / "adapter"), str(trained / "recipe.yaml")
-    example.measure(adapter, recipe, scales=(0.0, 2.0), device="cpu")
+    example.measure(adapter, recipe, scales=(2.0,), device="cpu")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["0", "motion"], ["2", "motion"]]
-    example.measure(adapter, recipe, scales=(0.5,), output=str(tmp_path / "kept"), device="cpu")
+    example.keep(adapter, 0.5, str(tmp_path / "kept"))
     first, kept = read_adapter(adapter), read_adapter(tmp_path / "kept")
     assert kept.config == first.config and kept.info == first.info and kept.alphas == first.alphas
 
@@ -63,9 +64,44 @@ def settings_of(recipe: str) -> dict[str, object]:
     return {key: value for key, value in yaml.safe_load(Path(recipe).read_text()).items() if key != "kind"}
 
 
+def test_the_best_scale_costs_its_guards_little(example: ModuleType) -> None:
+    alarm = Alarm("faces", ("prompt", "motion"))
+    found = {
+        0.0: {"faces": 0.4, "prompt": 0.9, "motion": -0.1},
+        0.5: {"faces": 0.45, "prompt": 0.895, "motion": -0.1},
+        0.75: {"faces": 0.47, "prompt": 0.9, "motion": -0.2},
+        1.0: {"faces": 0.5, "prompt": 0.85, "motion": 0.0},
+    }
+    assert example.best_scale(found, alarm, 0.01) == 0.5
+    assert example.best_scale(found, alarm, 0.06) == 1.0
+    with pytest.raises(
+        InputError, match="none has more faces than the base, with prompt, motion within 0.001"
+    ):
+        example.best_scale(found, alarm, 0.001)
+
+
+def test_the_best_is_written(
+    example: ModuleType, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the scales that were measured the one that is chosen, here the last."""
+    chosen = []
+    monkeypatch.setattr(example, "best_scale", lambda found, *_: chosen.append(found) or list(found)[-1])
+    content = yaml.safe_load((trained / "recipe.yaml").read_text())
+    recipe, output = tmp_path / "recipe.yaml", tmp_path / "kept"
+    recipe.write_text(yaml.safe_dump(content | {"alarm": {"reward": "motion", "guards": ["motion"]}}))
+    example.measure(
+        str(trained / "adapter"), str(recipe), scales=(1.0, 4.0), output=str(output), device="cpu"
+    )
+    [found] = chosen
+    assert list(found) == [0.0, 1.0, 4.0] and len({one["motion"] for one in found.values()}) == 3
+    first, kept = read_adapter(trained / "adapter"), read_adapter(output)
+    for module, (_, up) in first.weights.items():
+        torch.testing.assert_close(kept.weights[module][1], 4 * up)
+
+
 def test_what_cannot_be_kept(example: ModuleType, trained: Path, tmp_path: Path) -> None:
     adapter, recipe = str(trained / "adapter"), str(trained / "recipe.yaml")
-    with pytest.raises(InputError, match="output: an adapter has one scale, and 0 are given"):
+    with pytest.raises(InputError, match="has no alarm"):
         example.measure(adapter, recipe, output=str(tmp_path / "kept"))
     with pytest.raises(InputError, match="aligns no model"):
         example.measure(adapter, "tiny_vae")
