@@ -85,6 +85,14 @@ def test_who_acts_as_the_prompt_says_is_credited() -> None:
     assert torch.equal(nods, -stares) and not unread.any()
 
 
+def test_who_all_act_as_the_prompt_says_are_hardly_told_apart() -> None:
+    videos = {(0, member): report(person(0.5, 1)) for member in range(2)}
+    acting = {(0, 0): [1.0], (0, 1): [0.99]}
+    more, less = face_credit(videos, acting, (FaceWeights(), 1.0), CELL, SHAPE, 0.001, 5.0).values()
+    assert more[:, 1, 1].tolist() == pytest.approx([0.05, 0.05], rel=1e-3)
+    assert torch.equal(more, -less)
+
+
 def test_who_stands_at_the_place_is_credited() -> None:
     """A face that looks like person 1 stands elsewhere: what counts is the face at their place."""
     box = (32.0, 13.0, 36.0, 17.0)
