@@ -15,15 +15,18 @@ from typing import Any
 __all__ = ["worker_pool"]
 
 
-def worker_pool(count: int, begin: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
-    """`count` processes that end with this one, however it ends; each calls begin(*arguments) first."""
+def worker_pool(count: int, begin: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
+    """`count` processes that end with this one, however it ends; each calls begin(*arguments) first, if
+    anything.
+    """
     spawn = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(count, spawn, _begin, (begin, *arguments))
 
 
-def _begin(begin: Callable[..., None], *arguments: Any) -> None:
+def _begin(begin: Callable[..., None] | None, *arguments: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    begin(*arguments)
+    if begin is not None:
+        begin(*arguments)
 
 
 def _end_with_parent() -> None:

@@ -19,10 +19,7 @@ from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.adapters.files import read_adapter, write_adapter
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.policy.config import read_policy_recipe
-from igrpo_sdk.training.policy.evaluation import Alarm, Evaluator
-from igrpo_sdk.training.policy.processes import Processes
-from igrpo_sdk.training.rewards.composition import make_rewards
-from igrpo_sdk.training.rewards.scoring import Scorer
+from igrpo_sdk.training.policy.evaluation import Alarm, evaluator_alone
 
 
 def measure(
@@ -53,8 +50,7 @@ def measure(
     pipe = IdentityPipeline.from_pretrained(config.model, adapter=adapter, device=device)
     assert pipe.adapter is not None
     found: dict[float, dict[str, float]] = {}
-    with Scorer(make_rewards(config.rewards), config.rewards.scoring) as scorer:
-        evaluator = Evaluator(config.evaluation, Alarm(), pipe, scorer, Processes(device))
+    with evaluator_alone(config.evaluation, config.rewards, pipe) as evaluator:
         for scale in (0.0, *scales):
             pipe.adapter.scale = scale
             found[scale] = evaluator.evaluate().numbers

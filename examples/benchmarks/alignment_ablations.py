@@ -13,9 +13,8 @@ GPUs can each take some. Arms that use `grpo` are the settings of the full-size 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,9 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_json, write_results
 from igrpo_sdk.training.evaluation.statistics import Estimate, bootstrap_mean
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
-from igrpo_sdk.training.policy.evaluation import Alarm, EvaluationConfig, Evaluator
-from igrpo_sdk.training.policy.processes import Processes
+from igrpo_sdk.training.policy.evaluation import EvaluationConfig, evaluator_alone
+from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.trainer import train_policy
-from igrpo_sdk.training.rewards.composition import make_rewards
-from igrpo_sdk.training.rewards.scoring import Scorer
 
 Scores = list[dict[str, float | None]]
 """By prompt, the terms of the rewards."""
@@ -46,12 +43,6 @@ _BY_STEPS = (
     "objective.kl=0",
     "rollout.members=8",
     "rewards.prompt.weight=0",
-)
-_FAST = (
-    *_BY_STEPS,
-    "rollout.noise=cps",
-    "window={schedule: random, size: 2, first: 1, last: 3}",
-    "update.groups=16",
 )
 _PAPER = (
     *_BY_STEPS,
@@ -79,9 +70,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     ),
     "best_of_n": (*_WHOLE, "objective.method=best_of_n", "objective.kl=0"),
     "refined": ("prompts.refined=true", "evaluation.prompts.refined=true"),
-    "fast": _FAST,
-    "paper": (*_PAPER, "update.groups=16"),
-    "paper_same_noise": (*_PAPER, "update.groups=16", "rollout.same_noise=true"),
+    "fast": (*_BY_STEPS, "rollout.noise=cps", "window={schedule: random, size: 2, first: 1, last: 3}"),
+    "paper": _PAPER,
+    "paper_same_noise": (*_PAPER, "rollout.same_noise=true"),
     "paper_four_groups": (*_PAPER, "update.groups=4"),
     "paper_four_groups_same_noise": (*_PAPER, "update.groups=4", "rollout.same_noise=true"),
 }
@@ -96,6 +87,7 @@ class Trained:
     seconds: float
     aligned: Scores
     base: Scores
+    hardware: str
 
     def level(self, term: str) -> Estimate:
         """The base's mean of a term."""
@@ -157,15 +149,10 @@ def train(
         measured = read_policy_recipe(recipe, (*set, *asked, f"evaluation.count={prompts}"))
         if measured.evaluation not in base:
             base[measured.evaluation] = evaluate(measured, None, device)
-        content = {
-            "videos": videos,
-            "seconds": _seconds(folder / "run" / "metrics.jsonl"),
-            "aligned": evaluate(measured, adapter, device),
-            "base": base[measured.evaluation],
-            "hardware": hardware(),
-        }
-        write_json(folder / "arm.json", content)
-        print(arm, trained(folder).gain("faces"), flush=True)
+        aligned = evaluate(measured, adapter, device)
+        made = Trained(videos, _seconds(folder / "run"), aligned, base[measured.evaluation], hardware())
+        write_json(folder / "arm.json", asdict(made))
+        print(arm, made.gain("faces"), flush=True)
 
 
 def _recipe(recipe: str, changes: Sequence[str], videos: int) -> PolicyRecipe:
@@ -182,17 +169,15 @@ def evaluate(config: PolicyRecipe, adapter: Path | None, device: str) -> Scores:
     """The scores of an adapter, or of the base, on each prompt of a recipe's evaluation."""
     chosen = "none" if adapter is None else adapter
     pipe = IdentityPipeline.from_pretrained(config.model, adapter=chosen, device=device)
-    with Scorer(make_rewards(config.rewards), config.rewards.scoring) as scorer:
-        return Evaluator(config.evaluation, Alarm(), pipe, scorer, Processes(device)).evaluate().scores
+    with evaluator_alone(config.evaluation, config.rewards, pipe) as evaluator:
+        return evaluator.evaluate().scores
 
 
-def _seconds(log: Path) -> float:
+def _seconds(run: Path) -> float:
     """Seconds that the steps of a run took; the first, which compiles, is taken to be like the others."""
-    rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     steps = [
         sum(value for name, value in row.items() if name.startswith("seconds/"))
-        for row in rows
-        if row["event"] == "step"
+        for row in read_log(run, "step")
     ]
     later = sorted(steps[1:] or steps)
     return round(later[len(later) // 2] * len(steps), 1)
@@ -200,8 +185,7 @@ def _seconds(log: Path) -> float:
 
 def trained(folder: Path) -> Trained:
     """What `train` left of an arm."""
-    content = read_json(folder / "arm.json")
-    return Trained(content["videos"], content["seconds"], content["aligned"], content["base"])
+    return Trained(**read_json(folder / "arm.json"))
 
 
 def write(output: str, results: str = "docs/results/alignment_ablations.json") -> None:
@@ -211,23 +195,21 @@ def write(output: str, results: str = "docs/results/alignment_ablations.json") -
         output: folder of `train`.
         results: JSON file for the numbers.
     """
-    folders = [Path(output) / arm for arm in ARMS if (Path(output) / arm / "arm.json").is_file()]
-    if not folders:
+    arms = {arm: trained(Path(output) / arm) for arm in ARMS if (Path(output) / arm / "arm.json").is_file()}
+    if not arms:
         raise InputError(f"output: {output} holds no trained arm; train some")
     found = {
-        f"{folder.name}_{name}": estimate
-        for folder in folders
-        for name, estimate in trained(folder).numbers().items()
+        f"{arm}_{name}": estimate for arm, one in arms.items() for name, estimate in one.numbers().items()
     }
     metrics: dict[str, Any] = {name: one.as_json()["value"] for name, one in found.items()}
     metrics["details"] = {name: one.as_json() for name, one in found.items()}
     command = "python examples/benchmarks/alignment_ablations.py train --output DIR && python "
     command += "examples/benchmarks/alignment_ablations.py write --output DIR"
-    where = sorted({read_json(folder / "arm.json")["hardware"] for folder in folders})
+    where = sorted({one.hardware for one in arms.values()})
     notes = ["One training seed; differences between arms within their intervals mean nothing."]
     write_results(Path(results), command, "; ".join(where), metrics, notes)
-    for folder in folders:
-        print(folder.name, {name: metrics[f"{folder.name}_{name}"] for name in ("gain", *TERMS[1:])})
+    for arm in arms:
+        print(arm, {name: metrics[f"{arm}_{name}"] for name in ("gain", *TERMS[1:])})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ of the difference. What has a `_delta` is aligned minus base.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from jsonargparse import auto_cli
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.evaluation.command import ALIGNED, BASE
 from igrpo_sdk.training.evaluation.results import read_json, write_results
+from igrpo_sdk.training.policy.log import read_log
 
 JUDGED = "judge_owned"
 MEASURED = (JUDGED, "judge_auc", "prompt_following", "motion", "copy_paste")
@@ -113,7 +113,7 @@ def curve(run: str, evaluations: Sequence[str], results: str = "docs/results/ali
     if not evaluations:
         raise InputError("evaluations: none given; give the folders of igrpo eval")
     folders = {_step_of(Path(folder)): Path(folder) for folder in evaluations}
-    rewards = _rewards(Path(run) / "metrics.jsonl")
+    rewards = _rewards(Path(run))
     missing = folders.keys() - rewards.keys()
     if missing:
         raise InputError(f"run: {run} was not evaluated after step {min(missing)}")
@@ -140,17 +140,12 @@ def _step_of(folder: Path) -> int:
     return int(number)
 
 
-def _rewards(log: Path) -> dict[int, dict[str, float]]:
+def _rewards(run: Path) -> dict[int, dict[str, float]]:
     """By step, the terms of a run's evaluations."""
-    try:
-        rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"run: {log} cannot be read ({error})") from None
     told = ("event", "step", "elapsed")
     return {
         row["step"]: {name: round(value, 4) for name, value in row.items() if name not in told}
-        for row in rows
-        if row["event"] == "evaluation"
+        for row in read_log(run, "evaluation")
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from igrpo_sdk.training.policy.config import PolicyRecipe
@@ -51,7 +52,8 @@ def recipe(model: Path, prompts: Path, **changes: Any) -> PolicyRecipe:
     return build(PolicyRecipe, settings(model, prompts, **changes))
 
 
-def rows(output: Path, event: str) -> list[dict[str, Any]]:
-    """The lines of a run's log with this event."""
-    lines = (output / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["event"] == event]
+def write_recipe(folder: Path, content: dict[str, Any]) -> Path:
+    """What `settings` gave, as a recipe's file."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"kind": "policy", **content}))
+    return path

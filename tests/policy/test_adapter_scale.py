@@ -9,13 +9,13 @@ import pytest
 import torch
 import yaml
 from loose import load_loose
-from small_runs import settings, write_prompts
+from small_runs import settings, write_prompts, write_recipe
 from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.adapters.files import read_adapter
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.policy.config import PolicyRecipe
+from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
 from igrpo_sdk.training.policy.evaluation import Alarm
 from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.recipe import build
@@ -31,7 +31,7 @@ def trained(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """A folder with an adapter and its recipe."""
     folder = tmp_path_factory.mktemp("trained")
     written = settings(tiny_directory, write_prompts(folder), steps=1)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"kind": "policy", **written}))
+    write_recipe(folder, written)
     train_policy(build(PolicyRecipe, written), folder, device="cpu")
     return folder
 
@@ -53,15 +53,9 @@ def test_scales_are_tried_and_one_is_kept(
 
     for module in first.weights:
         torch.testing.assert_close(part(kept, module), part(first, module) / 2)
-    pipe = IdentityPipeline.from_pretrained(
-        str(build(PolicyRecipe, settings_of(recipe)).model), adapter=tmp_path / "kept", device="cpu"
-    )
+    model = read_policy_recipe(recipe).model
+    pipe = IdentityPipeline.from_pretrained(model, adapter=tmp_path / "kept", device="cpu")
     assert pipe.adapter is not None and pipe.adapter.scale == 1.0
-
-
-def settings_of(recipe: str) -> dict[str, object]:
-    """A recipe's content without its kind."""
-    return {key: value for key, value in yaml.safe_load(Path(recipe).read_text()).items() if key != "kind"}
 
 
 def test_the_best_scale_costs_its_guards_little(example: ModuleType) -> None:
@@ -87,8 +81,8 @@ def test_the_best_is_written(
     chosen = []
     monkeypatch.setattr(example, "best_scale", lambda found, *_: chosen.append(found) or list(found)[-1])
     content = yaml.safe_load((trained / "recipe.yaml").read_text())
-    recipe, output = tmp_path / "recipe.yaml", tmp_path / "kept"
-    recipe.write_text(yaml.safe_dump(content | {"alarm": {"reward": "motion", "guards": ["motion"]}}))
+    recipe = write_recipe(tmp_path, content | {"alarm": {"reward": "motion", "guards": ["motion"]}})
+    output = tmp_path / "kept"
     example.measure(
         str(trained / "adapter"), str(recipe), scales=(1.0, 4.0), output=str(output), device="cpu"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import yaml
 from loose import load_loose
-from small_runs import rows, settings, write_prompts
+from small_runs import settings, write_prompts, write_recipe
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.policy.log import read_log
 
 STEPS = 2
 
@@ -31,9 +31,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def recipe(tiny_directory: Path, tmp_path: Path) -> str:
     """A recipe file whose steps have four videos."""
     content = settings(tiny_directory, write_prompts(tmp_path), update={"groups": 4, "learning_rate": 1e-2})
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump({"kind": "policy", **content}))
-    return str(path)
+    return str(write_recipe(tmp_path, content))
 
 
 def test_arms_are_trained_once_on_equally_many_videos(
@@ -44,8 +42,8 @@ def test_arms_are_trained_once_on_equally_many_videos(
     example.train(str(output), recipe=recipe, **asked)
     for arm, steps in (("recipe", STEPS), ("two_groups", 2 * STEPS)):
         run = output / arm / "run"
-        assert [row["step"] for row in rows(run, "step")][-1] == steps
-        assert [row["step"] for row in rows(run, "evaluation")] == [0, steps]
+        assert [row["step"] for row in read_log(run, "step")][-1] == steps
+        assert [row["step"] for row in read_log(run, "evaluation")] == [0, steps]
     one, other = (example.trained(output / arm) for arm in ("recipe", "two_groups"))
     assert one.base == other.base and one.aligned != one.base and len(one.base) == 3
     first = (output / "recipe" / "arm.json").read_bytes()
@@ -64,6 +62,7 @@ def test_the_gain_is_of_the_same_prompts(example: ModuleType) -> None:
         seconds=1800.0,
         aligned=[{"faces": 0.5}, {"faces": 0.4}, {"faces": None}],
         base=[{"faces": 0.25}, {"faces": 0.25}, {"faces": 0.0}],
+        hardware="a machine",
     )
     numbers = arm.numbers()
     assert numbers["gain"].value == pytest.approx(0.2) and numbers["gain"].count == 2

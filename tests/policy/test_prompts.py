@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from qwen import DESCRIPTIONS, person
-from small_runs import rows, settings, write_prompts
+from small_runs import settings, write_prompts
 from transformers import AutoTokenizer
 
 from igrpo_sdk import cli
@@ -22,6 +22,7 @@ from igrpo_sdk.refinement import complete_prompt
 from igrpo_sdk.sampling import Progress
 from igrpo_sdk.training.dataset import read_cases
 from igrpo_sdk.training.policy.config import PolicyRecipe
+from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.prompts import DrawnAhead, PromptConfig, make_prompts
 from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.recipe import build
@@ -300,7 +301,7 @@ def test_a_run_uses_the_refined_prompts(tiny_directory: Path, tmp_path: Path) ->
 
 def _numbers(output: Path) -> list[dict[str, Any]]:
     """What a run has measured, without times."""
-    found = [*rows(output, "step"), *rows(output, "evaluation")]
+    found = [*read_log(output, "step"), *read_log(output, "evaluation")]
     return [{k: v for k, v in row.items() if "second" not in k and "elapsed" not in k} for row in found]
 
 

@@ -14,9 +14,8 @@ from typing import Any
 import psutil
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
-from small_runs import recipe, rows, settings, write_prompts
+from small_runs import recipe, settings, write_prompts, write_recipe
 from torch import Tensor
 
 from igrpo_sdk.errors import InputError, NumericsError
@@ -24,6 +23,7 @@ from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.checkpoint import list_checkpoints, load
 from igrpo_sdk.training.policy.config import PolicyRecipe, check_same_recipe
 from igrpo_sdk.training.policy.evaluation import Alarm, Evaluator
+from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.sharding import check_lockstep
 from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.recipe import build
@@ -62,7 +62,7 @@ def test_a_run(tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: di
     kept = {path.name: adapter(path) for path in (tmp_path / "adapters").iterdir()}
     assert sorted(kept) == [f"step-{step}" for step in range(4)]
     assert same(kept["step-3"], unbroken) and not same(kept["step-2"], unbroken)
-    steps, evaluations = rows(tmp_path, "step"), rows(tmp_path, "evaluation")
+    steps, evaluations = read_log(tmp_path, "step"), read_log(tmp_path, "evaluation")
     assert [row["step"] for row in steps] == [1, 2, 3] and len(evaluations) == 4
     assert all(row["ratio_error"] == 0 and row["gradient_norm"] > 0 for row in steps)
     assert all(-1 <= row["reward/motion"] <= 0 and row["missing/motion"] == 0 for row in steps)
@@ -80,7 +80,7 @@ def test_two_updates_a_rollout(tiny_directory: Path, prompts: Path, tmp_path: Pa
         "objective": {"kl": 0.1, "ratio_norm": True},
     }
     train_policy(recipe(tiny_directory, prompts, **changes), tmp_path, device="cpu")
-    [row] = rows(tmp_path, "step")
+    [row] = read_log(tmp_path, "step")
     assert row["ratio_error"] > 0 and row["kl"] > 0
 
 
@@ -90,7 +90,7 @@ def test_learning_from_final_latents(
 ) -> None:
     changes: dict[str, Any] = {"steps": 2, "objective": objective}
     made = train_policy(recipe(tiny_directory, prompts, **changes), tmp_path, device="cpu")
-    assert all(row["flow_matching"] > 0 for row in rows(tmp_path, "step"))
+    assert all(row["flow_matching"] > 0 for row in read_log(tmp_path, "step"))
     assert any(value.any() for name, value in adapter(made).items() if "lora_B" in name)
 
 
@@ -161,8 +161,7 @@ def run_or_kill(what: PolicyRecipe, folder: Path, seconds: float) -> int | None:
 
 def launch(folder: Path, content: dict[str, Any]) -> subprocess.Popen[str]:
     """The recipe as two processes, writing to `folder`/run."""
-    file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump({"kind": "policy", **content}))
+    file = write_recipe(folder, content)
     # On CPUs `accelerate launch --num_processes 2` starts one process, without a word.
     run = f"igrpo_sdk.training policy --recipe {file} --device cpu --resume auto --output {folder / 'run'}"
     return subprocess.Popen(
@@ -181,7 +180,7 @@ def test_two_processes_learn_what_one_does(
     process = launch(tmp_path, settings(tiny_directory, prompts))
     told, _ = process.communicate(timeout=180)
     assert process.returncode == 0, told[-2000:]
-    assert rows(tmp_path / "run", "begin")[-1]["processes"] == 2
+    assert read_log(tmp_path / "run", "begin")[-1]["processes"] == 2
     for name, value in adapter(tmp_path / "run" / "adapter").items():
         torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
 
@@ -199,7 +198,7 @@ def test_two_processes_learn_the_same_with_the_model_spread_over_them(
     process = launch(tmp_path, settings(tiny_directory, prompts, **changes, sharded=True))
     told, _ = process.communicate(timeout=180)
     assert process.returncode == 0, told[-2000:]
-    assert rows(tmp_path / "run", "begin")[-1]["processes"] == 2
+    assert read_log(tmp_path / "run", "begin")[-1]["processes"] == 2
     for name, value in adapter(tmp_path / "run" / "adapter").items():
         torch.testing.assert_close(value, adapter(whole)[name], rtol=1e-3, atol=1e-5)
     assert (tmp_path / "run" / "adapter" / "igrpo.json").read_bytes() == (whole / "igrpo.json").read_bytes()
@@ -232,7 +231,7 @@ def test_two_processes_go_on_where_one_was(
     process = launch(tmp_path, settings(tiny_directory, prompts))
     told, _ = process.communicate(timeout=180)
     assert process.returncode == 0, told[-2000:]
-    assert rows(tmp_path / "run", "begin")[-1]["processes"] == 2
+    assert read_log(tmp_path / "run", "begin")[-1]["processes"] == 2
     for name, value in adapter(tmp_path / "run" / "adapter").items():
         torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
 
@@ -303,7 +302,7 @@ def test_a_step_in_which_nobody_is_scored_is_skipped(
     faces = {"faces": {"weight": 1.0}, "scoring": {"patience": 100}}
     with pytest.warns(UserWarning, match="have no score"):
         made = train_policy(recipe(tiny_directory, prompts, rewards=faces), tmp_path, device="cpu")
-    assert all(row["skipped"] == 1 and row["missing/faces"] == 1 for row in rows(tmp_path, "step"))
+    assert all(row["skipped"] == 1 and row["missing/faces"] == 1 for row in read_log(tmp_path, "step"))
     assert not any(value.any() for name, value in adapter(made).items() if "lora_B" in name)
 
 

@@ -32,7 +32,7 @@ def report(*people: PersonReport) -> IdentityReport:
 def credit(*reports: IdentityReport | None, clip: float = 5.0) -> list[torch.Tensor]:
     """Of one group."""
     videos = {(7, member): one for member, one in enumerate(reports)}
-    return list(face_credit(videos, {}, (FaceWeights(), 1.0), CELL, SHAPE, 0.01, clip).values())
+    return list(face_credit(videos, {}, FaceWeights(), 1.0, CELL, SHAPE, 0.01, clip).values())
 
 
 def test_latents_of_a_box() -> None:
@@ -80,7 +80,7 @@ def test_who_acts_as_the_prompt_says_is_credited() -> None:
     """Two equal faces, of whom one nods; a third was not read, and counts as neither."""
     videos = {(0, member): report(person(0.5, 1)) for member in range(3)}
     acting = {(0, 0): [0.9], (0, 1): [0.1], (0, 2): None}
-    nods, stares, unread = face_credit(videos, acting, (FaceWeights(), 2.0), CELL, SHAPE, 0.01, 5.0).values()
+    nods, stares, unread = face_credit(videos, acting, FaceWeights(), 2.0, CELL, SHAPE, 0.01, 5.0).values()
     assert nods[:, 1, 1].tolist() == pytest.approx([2.0, 2.0])
     assert torch.equal(nods, -stares) and not unread.any()
 
@@ -88,7 +88,7 @@ def test_who_acts_as_the_prompt_says_is_credited() -> None:
 def test_who_all_act_as_the_prompt_says_are_hardly_told_apart() -> None:
     videos = {(0, member): report(person(0.5, 1)) for member in range(2)}
     acting = {(0, 0): [1.0], (0, 1): [0.99]}
-    more, less = face_credit(videos, acting, (FaceWeights(), 1.0), CELL, SHAPE, 0.001, 5.0).values()
+    more, less = face_credit(videos, acting, FaceWeights(), 1.0, CELL, SHAPE, 0.001, 5.0).values()
     assert more[:, 1, 1].tolist() == pytest.approx([0.05, 0.05], rel=1e-3)
     assert torch.equal(more, -less)
 
@@ -109,6 +109,6 @@ def test_rendered_people(measurer: Measurer, right: Rollout, strangers: Rollout)
     assert measurer.reports(rollouts) == measurer.known(rollouts)
     shape = (2, right.frames.shape[1] // 4, right.frames.shape[2] // 4)
     videos = {(0, member): one for member, one in enumerate(measurer.known(rollouts))}
-    good, bad = face_credit(videos, {}, (FaceWeights(), 1.0), (4, 4), shape, 0.01, 5.0).values()
+    good, bad = face_credit(videos, {}, FaceWeights(), 1.0, (4, 4), shape, 0.01, 5.0).values()
     assert torch.equal(good, -bad) and float(good.min()) == 0
     assert 0.02 < float((good > 0).float().mean()) < 0.8

@@ -16,11 +16,10 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
-import multiprocessing
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +30,7 @@ from PIL import Image
 
 from igrpo_sdk.errors import DependencyError, FaceError, InputError, WeightsError
 
+from ..workers import worker_pool
 from .results import available_cores
 
 EMBEDDING_SIZE = 128
@@ -243,7 +243,7 @@ def _spread(work: Callable[[Frames], T], items: Iterable[Frames], workers: int |
     if count == 1:
         yield from map(work, items)
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(count) as pool:
         waiting: deque[Future[T]] = deque()
         for item in items:  # not pool.map, which would hold all items in memory
             waiting.append(pool.submit(work, item))

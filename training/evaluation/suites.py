@@ -84,13 +84,15 @@ def balanced(cases: Sequence[Case], count: int) -> list[Case]:
 
 def with_refined_prompts(cases: Sequence[Case]) -> list[Case]:
     """The cases with their refined prompt as the prompt; InputError for one that has none."""
+    refined = []
     for case in cases:
         if case.refined_prompt is None:
             raise InputError(
                 f"case {case.id} has no refined_prompt; let `igrpo train refine-prompts` write it, or "
                 "evaluate without"
             )
-    return [replace(case, prompt=case.refined_prompt or case.prompt) for case in cases]
+        refined.append(replace(case, prompt=case.refined_prompt))
+    return refined
 
 
 def world_case(part: str, index: int) -> Case:

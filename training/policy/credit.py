@@ -59,7 +59,8 @@ def face_cells(
 def face_credit(
     reports: Mapping[Video, IdentityReport | None],
     acting: Mapping[Video, Sequence[float] | None],
-    weights: tuple[FaceWeights, float],
+    face_weights: FaceWeights,
+    acting_weight: float,
     cell: tuple[int, int],
     shape: Sequence[int],
     floor: float,
@@ -77,11 +78,10 @@ def face_credit(
     Args:
         reports: of every video; None for one that was not measured.
         acting: of every video, one number a person; None, or no entry, where that is not known.
-        weights: of the parts of `person_scores`, and of `acting` beside it.
+        face_weights, acting_weight: of the parts of `person_scores`, and of `acting` beside it.
         cell, shape: see `face_cells`.
         floor, clip: of advantages; `acting` has a floor of its own.
     """
-    face_weights, acting_weight = weights
     groups = defaultdict[int, list[Video]](list)
     for video in reports:
         groups[video[0]].append(video)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -15,11 +16,12 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.requests import check_text
 
+from ..rewards.composition import RewardsConfig, make_rewards
 from ..rewards.scoring import Scorer
 from .processes import Processes
 from .prompts import PromptConfig, make_prompts
 
-__all__ = ["Alarm", "Evaluated", "EvaluationConfig", "Evaluator"]
+__all__ = ["Alarm", "Evaluated", "EvaluationConfig", "Evaluator", "evaluator_alone"]
 
 
 @dataclass(frozen=True)
@@ -155,3 +157,12 @@ class Evaluator:
             f"{config.reward} rose from {first[config.reward]:.3f} to {numbers[config.reward]:.3f} while "
             + ", ".join(f"{name} fell from {first[name]:.3f} to {numbers[name]:.3f}" for name in fallen)
         )
+
+
+@contextmanager
+def evaluator_alone(
+    config: EvaluationConfig, rewards: RewardsConfig, pipe: IdentityPipeline
+) -> Iterator[Evaluator]:
+    """An evaluator of a pipeline outside a run, with rewards of its own, in this process alone."""
+    with Scorer(make_rewards(rewards), rewards.scoring) as scorer:
+        yield Evaluator(config, Alarm(), pipe, scorer, Processes(str(pipe.backbone.device)))

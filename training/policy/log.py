@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igrpo_sdk.errors import DependencyError
+from igrpo_sdk.errors import DependencyError, InputError
 
 from ..rewards.scoring import Counts
 
-__all__ = ["PolicyLog"]
+__all__ = ["PolicyLog", "read_log"]
+
+_FILE = "metrics.jsonl"
 
 
 class PolicyLog:
@@ -28,7 +30,7 @@ class PolicyLog:
 
     def __init__(self, output: Path, writes: bool) -> None:
         """Raises DependencyError without tensorboardX."""
-        self._file = output / "metrics.jsonl"
+        self._file = output / _FILE
         self._scores: dict[str, float] = {}
         self._seconds: dict[str, float] = defaultdict(float)
         self._board: Any = None
@@ -110,3 +112,13 @@ class PolicyLog:
             return
         rows = [video[[0, len(video) // 2, -1]].permute(1, 0, 2, 3).flatten(1, 2) for video in videos]
         self._board.add_image(name, torch.cat(rows).numpy(), step, dataformats="HWC")
+
+
+def read_log(output: Path, event: str) -> list[dict[str, Any]]:
+    """The rows of a run's log with this event; InputError for a log that is missing or damaged."""
+    path = output / _FILE
+    try:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); give the output folder of a run") from None
+    return [row for row in rows if row["event"] == event]

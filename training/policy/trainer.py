@@ -204,7 +204,8 @@ class _Run:
         """What latents of faces weigh beside the advantage of the video; nothing without `face_credit`."""
         if self.measurer is None:
             return {}
-        assert self.recipe.rewards.faces is not None
+        faces, objective = self.recipe.rewards.faces, self.recipe.objective
+        assert faces is not None
         reports, acting = dict[Video, IdentityReport | None](), dict[Video, list[float] | None]()
         for chunk, _ in part:
             reports.update(zip(chunk.videos, self.measurer.known(chunk.rollouts), strict=True))
@@ -213,9 +214,16 @@ class _Run:
         if not reports:  # more processes than groups
             return {}
         chunk, config = part[0][0], self.recipe.advantage
-        weights = self.recipe.rewards.faces.options, self.recipe.objective.acting_credit
-        shape = chunk.trajectory.video_latents.shape[2:]
-        return face_credit(reports, acting, weights, chunk.cell, shape, config.std_floor, config.clip)
+        return face_credit(
+            reports,
+            acting,
+            faces.options,
+            objective.acting_credit,
+            chunk.cell,
+            chunk.trajectory.video_latents.shape[2:],
+            config.std_floor,
+            config.clip,
+        )
 
     def update(
         self,

@@ -172,6 +172,7 @@ class Learner:
             return
         device, trajectory = self.backbone.device, chunk.trajectory
         x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
+        channels, frames, height, width = x0.shape[1:]
         scales = weights.to(device, torch.float32).view(-1, 1, 1, 1)
         divergence_scales = torch.tensor(self.objective.kl, device=device)
         if faces is not None:
@@ -184,7 +185,6 @@ class Learner:
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
             distinct = sorted(set(seeds))
-            channels, frames, height, width = x0.shape[1:]
             drawn = draw_noise(distinct, [(channels, frames, height, width)] * len(distinct)).to(device)
             eps = drawn[[distinct.index(seed) for seed in seeds]]
             x = flow.interpolate(x0, eps, told.to(device, torch.float32).view(-1, 1, 1, 1, 1))
