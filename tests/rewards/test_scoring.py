@@ -41,7 +41,7 @@ def test_scores_come_by_name_in_order(grey: Grey) -> None:
 
 
 def test_scoring_overlaps_what_comes_next(grey: Grey) -> None:
-    together = threading.Barrier(3, timeout=20)  # passed by the two rewards and by us, at the same time, or never
+    together = threading.Barrier(3, timeout=20)  # passed by both rewards and us at once, or never
 
     def answer(rollouts: list[Rollout]) -> list[float]:
         together.wait()
