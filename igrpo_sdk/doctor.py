@@ -120,11 +120,13 @@ def _presets() -> Iterator[tuple[bool, str]]:
         except IgrpoError as error:
             yield False, f"{name}: {error}"
             continue
+        aligned = f", aligned by {preset.adapter}" if preset.adapter else ""
         if preset.path is None:
-            yield True, f"{name}: from the Hub, {preset.repo_id}"
+            yield True, f"{name}: from the Hub, {preset.repo_id}{aligned}"
         else:
             here = (ASSETS / preset.path / "model_index.json").is_file()
-            yield here, name if here else f"{name}: its weights are missing; install the package again"
+            told = aligned if here else ": its weights are missing; install the package again"
+            yield here, f"{name}{told}"
     if not preset_names():
         yield False, "none: install the package again"
 

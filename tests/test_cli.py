@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ import pytest
 
 from igrpo_sdk import Cancelled, InputError, WeightsError
 from igrpo_sdk.cli import COMMAND_GROUP, build_parser, main, run
+from igrpo_sdk.config import Preset, preset_names
 from igrpo_sdk.doctor import doctor
 
 HEAVY = ("torch", "numpy", "diffusers", "jsonargparse", "PIL", "av")
@@ -270,6 +272,16 @@ def test_s13_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
         assert word in text
     assert code == 0
     assert "!" not in text
+
+
+def test_s13_doctor_names_the_adapter_of_a_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Preset.load
+    monkeypatch.setattr(Preset, "load", lambda name: replace(load(name), adapter="someone/aligned"))
+    doctor()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "aligned by someone/aligned" in line]
+    assert [line.split()[0].rstrip(",:") for line in lines] == preset_names()
 
 
 MISSING = """

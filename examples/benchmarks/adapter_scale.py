@@ -6,14 +6,20 @@
 A step of training that is too long moves an adapter in the right direction, but too far. The prompts are the
 recipe's `evaluation`: of the world, those of validation people, so that nothing is chosen on test people. The
 adapter is written at the best scale, to be used at 1: that with the most of the reward that the recipe's
-`alarm` watches, among those that cost its guards no more than `slack`.
+`alarm` watches, among those that cost its guards no more than `slack`. It is measured as it is written: in
+float16, and with `rank` as the nearest matrices of that rank, which are a smaller file and quicker to run.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import torch
 from jsonargparse import auto_cli
+from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.adapters.files import read_adapter, write_adapter
@@ -28,6 +34,7 @@ def measure(
     set: Sequence[str] = (),
     scales: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
     slack: float = 0.01,
+    rank: int | None = None,
     output: str | None = None,
     device: str = "auto",
 ) -> None:
@@ -39,6 +46,7 @@ def measure(
         set: changes to the recipe, such as evaluation.count=256.
         scales: of the adapter; 1 is as trained.
         slack: how far a guard may be below the base's, in its own units.
+        rank: of the adapter, at most that which it was trained with; by default that.
         output: new directory for the adapter at the best scale.
         device: "auto", "cpu" or "cuda".
     """
@@ -47,18 +55,23 @@ def measure(
         raise InputError(
             f"recipe: {recipe} has no alarm, so that nothing says what is best; leave output out"
         )
-    pipe = IdentityPipeline.from_pretrained(config.model, adapter=adapter, device=device)
-    assert pipe.adapter is not None
     found: dict[float, dict[str, float]] = {}
-    with evaluator_alone(config.evaluation, config.rewards, pipe) as evaluator:
-        for scale in (0.0, *scales):
-            pipe.adapter.scale = scale
-            found[scale] = evaluator.evaluate().numbers
-            print(f"{scale:g}", *(f"{name} {value:.4f}" for name, value in found[scale].items()), flush=True)
-    if output is not None:
-        best = best_scale(found, config.alarm, slack)
-        keep(adapter, best, output)
-        print(f"{output}: {adapter} at scale {best:g}")
+    with tempfile.TemporaryDirectory() as folder:
+        ready = keep(adapter, 1.0, Path(folder) / "ready", rank)
+        pipe = IdentityPipeline.from_pretrained(config.model, adapter=ready, device=device)
+        assert pipe.adapter is not None
+        with evaluator_alone(config.evaluation, config.rewards, pipe) as evaluator:
+            for scale in (0.0, *scales):
+                pipe.adapter.scale = scale
+                found[scale] = evaluator.evaluate().numbers
+                print(
+                    f"{scale:g}", *(f"{name} {value:.4f}" for name, value in found[scale].items()), flush=True
+                )
+        if output is not None:
+            best = best_scale(found, config.alarm, slack)
+            base = {f"base_{name}": value for name, value in found[0.0].items()}
+            keep(ready, best, output, metrics=found[best] | base)
+            print(f"{output}: {adapter} at scale {best:g}")
 
 
 def best_scale(found: Mapping[float, Mapping[str, float]], alarm: Alarm, slack: float) -> float:
@@ -79,15 +92,47 @@ def best_scale(found: Mapping[float, Mapping[str, float]], alarm: Alarm, slack: 
     return best
 
 
-def keep(adapter: str, scale: float, output: str) -> None:
-    """Write an adapter with its part multiplied by `scale`; InputError for one that was not made here."""
+def keep(
+    adapter: str | Path,
+    scale: float,
+    output: str | Path,
+    rank: int | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> Path:
+    """Write an adapter in float16 with its part multiplied by `scale`; return its directory.
+
+    `rank`: see `nearest_of_rank`; None keeps it. `metrics`: for `igrpo.json`; None keeps what it says.
+
+    Raises InputError for one that was not made here, and for a rank that it has not.
+    """
     file = read_adapter(adapter)
     if file.config is None or file.info is None:
         raise InputError(f"adapter {file.name}: was not made by igrpo; keep its scale beside it instead")
-    weights = {}
+    least = min(len(down) for down, _ in file.weights.values())
+    if rank is not None and not 1 <= rank <= least:
+        raise InputError(f"rank: {rank}; adapter {file.name} has {least}, give 1 to {least}")
+    config, weights = dict(file.config), {}
+    if rank is not None:
+        config |= {"r": rank, "lora_alpha": config["lora_alpha"] * rank / config["r"]}  # alpha / r stays
     for module, (down, up) in file.weights.items():
-        weights |= {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": scale * up}
-    write_adapter(output, weights, file.config, file.info)
+        if rank is not None:
+            down, up = nearest_of_rank(down, up, rank)
+        weights[f"{module}.lora_A.weight"] = down.half()
+        weights[f"{module}.lora_B.weight"] = (scale * up.float()).half()
+    info = file.info if metrics is None else replace(file.info, metrics=metrics)
+    return write_adapter(output, weights, config, info)
+
+
+def nearest_of_rank(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """A [rank, in] and B [out, rank] whose product is nearest to that of A [r, in] and B [out, r].
+
+    By the singular value decomposition (Eckart and Young, 1936), each factor with the root of the values.
+    """
+    left, upper = torch.linalg.qr(up.double())
+    right, lower = torch.linalg.qr(down.double().T)
+    u, values, v = torch.linalg.svd(upper @ lower.T)
+    root = values[:rank].sqrt()
+    return (root[:, None] * (right @ v[:rank].T).T).float(), (left @ u[:, :rank] * root).float()
 
 
 if __name__ == "__main__":

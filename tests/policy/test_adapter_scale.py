@@ -46,13 +46,14 @@ def test_scales_are_tried_and_one_is_kept(
     example.keep(adapter, 0.5, str(tmp_path / "kept"))
     first, kept = read_adapter(adapter), read_adapter(tmp_path / "kept")
     assert kept.config == first.config and kept.info == first.info and kept.alphas == first.alphas
+    assert {part.dtype for pair in kept.weights.values() for part in pair} == {torch.float16}
 
     def part(file: object, module: str) -> Tensor:
         down, up = file.weights[module]  # type: ignore[attr-defined]
-        return torch.as_tensor(up @ down)
+        return torch.as_tensor(up.float() @ down.float())
 
     for module in first.weights:
-        torch.testing.assert_close(part(kept, module), part(first, module) / 2)
+        torch.testing.assert_close(part(kept, module), part(first, module) / 2, rtol=2e-3, atol=1e-6)
     model = read_policy_recipe(recipe).model
     pipe = IdentityPipeline.from_pretrained(model, adapter=tmp_path / "kept", device="cpu")
     assert pipe.adapter is not None and pipe.adapter.scale == 1.0
@@ -90,7 +91,31 @@ def test_the_best_is_written(
     assert list(found) == [0.0, 1.0, 4.0] and len({one["motion"] for one in found.values()}) == 3
     first, kept = read_adapter(trained / "adapter"), read_adapter(output)
     for module, (_, up) in first.weights.items():
-        torch.testing.assert_close(kept.weights[module][1], 4 * up)
+        torch.testing.assert_close(kept.weights[module][1].float(), 4 * up, rtol=2e-3, atol=1e-6)
+    assert kept.info is not None and kept.info.metrics == {
+        "motion": found[4.0]["motion"], "base_motion": found[0.0]["motion"],
+    }  # fmt: skip
+
+
+def test_a_smaller_rank_is_the_nearest(example: ModuleType, trained: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    down, up = torch.randn(6, 20), torch.randn(30, 6)
+    for rank in (1, 3, 6):
+        a, b = example.nearest_of_rank(down, up, rank)
+        assert a.shape == (rank, 20) and b.shape == (30, rank)
+        lost = torch.linalg.svdvals((up @ down).double())[rank:].square().sum().sqrt()
+        torch.testing.assert_close(
+            torch.dist(b.double() @ a.double(), (up @ down).double()), lost, atol=1e-4, rtol=0
+        )
+    first = read_adapter(trained / "adapter")
+    full = len(next(iter(first.weights.values()))[0])
+    small = read_adapter(example.keep(trained / "adapter", 1.0, tmp_path / "small", 1))
+    assert {len(pair[0]) for pair in small.weights.values()} == {1}
+    for module, alpha in small.alphas.items():
+        assert alpha == first.alphas[module] / full
+    for rank in (0, full + 1):
+        with pytest.raises(InputError, match=f"rank: {rank}; adapter adapter has {full}"):
+            example.keep(trained / "adapter", 1.0, tmp_path / "none", rank)
 
 
 def test_what_cannot_be_kept(example: ModuleType, trained: Path, tmp_path: Path) -> None:
