@@ -66,11 +66,12 @@ class Row:
 class Grid:
     """Numbers of one kind for several groups. A metric's name is a row's prefix and a column's name.
 
-    rows: words and prefix of each. columns: words and name of each.
+    rows: words and prefix of each. columns: words and name of each. digits: behind the point.
     """
 
     rows: tuple[tuple[str, str], ...]
     columns: tuple[tuple[str, str], ...]
+    digits: int = 2
 
 
 # The bars are those of the issues; "about 0.5" is read as 0.45 to 0.55.
@@ -131,6 +132,52 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
             ("own-versus-other AUC, judge", "judge_auc"),
             ("prompt following", "prompt_following"),
         ),
+    ),
+    "alignment_tiny_vace": (
+        Row("least_relative_gain", "judge: similarity at the place, gain over the base's", 0.189, digits=3),
+        Row("least_ci95_low", "lower end of the difference's 95 % interval", 0, digits=3),
+        Row("least_auc_gain", "judge: own-versus-other AUC, difference", 0, digits=3),
+        Row("most_switches_delta", "identity switches a video, difference", high=0, digits=3),
+        Row("least_motion_ratio", "motion, as a share of the base's", 0.95),
+        Row("least_prompt_following_delta", "prompt following, difference", -0.02, digits=3),
+        Row("most_head_count_delta", "head-count error, difference", high=0, digits=3),
+        Row("most_copy_paste_delta", "copy-paste, difference", high=0, digits=3),
+    ),
+    "alignment_curve": Grid(
+        rows=tuple((f"after {step} steps", f"step_{step}_") for step in (0, 12, 24, 36, 48)),
+        columns=(
+            ("reward: faces", "reward_faces"),
+            ("judge: similarity at the place", "judge_owned"),
+            ("judge: AUC", "judge_auc"),
+            ("prompt following", "prompt_following"),
+            ("motion", "motion"),
+            ("copy-paste", "copy_paste"),
+        ),
+        digits=3,
+    ),
+    "alignment_ablations": Grid(
+        rows=(
+            ("the recipe, 16 groups a step", "recipe_"),
+            ("the same, 4 groups", "four_groups_"),
+            ("the same, refined prompts", "refined_"),
+            ("the same, no guards, no divergence", "no_guards_"),
+            ("credit by whole video: mean and worst person", "whole_video_"),
+            ("the same, mean only", "whole_video_mean_"),
+            ("the same, worst person only", "whole_video_worst_"),
+            ("best of n, supervised", "best_of_n_"),
+            ("GRPO by steps with noise: fast", "fast_"),
+            ("paper: 16 groups, different noise", "paper_"),
+            ("paper: 16 groups, same noise", "paper_same_noise_"),
+            ("paper: 4 groups, different noise", "paper_four_groups_"),
+            ("paper: 4 groups, same noise", "paper_four_groups_same_noise_"),
+        ),
+        columns=(
+            ("faces, difference", "gain"),
+            ("the same per GPU hour", "gain_per_hour"),
+            ("prompt, difference", "prompt"),
+            ("motion term, difference", "motion"),
+        ),
+        digits=3,
     ),
     "grpo_cost": (
         Row("paper_s_per_video", "paper's recipe: seconds a training video", unit=" s", digits=1),
@@ -225,16 +272,19 @@ def _grid(grid: Grid, metrics: Mapping[str, Any]) -> list[str]:
     lines = [_line(["mean (95 % interval)", *(words for words, _ in grid.columns)])]
     lines.append(_line(["---"] * (1 + len(grid.columns))))
     for words, prefix in grid.rows:
-        lines.append(_line([words, *(_cell(metrics, prefix + name) for _, name in grid.columns)]))
+        lines.append(
+            _line([words, *(_cell(metrics, prefix + name, grid.digits) for _, name in grid.columns)])
+        )
     return lines
 
 
-def _cell(metrics: Mapping[str, Any], name: str) -> str:
+def _cell(metrics: Mapping[str, Any], name: str, digits: int) -> str:
     value, detail = metrics.get(name), metrics.get("details", {}).get(name, {})
     if value is None:
         return "none" if name in metrics else "not measured yet"
     low, high = detail.get("low"), detail.get("high")
-    return f"{value:.2f}" if low is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    shown, *bounds = (f"{number:.{digits}f}" for number in (value, low, high) if number is not None)
+    return f"{shown} ({' to '.join(bounds)})" if bounds else shown
 
 
 def _line(cells: list[str]) -> str:

@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ from PIL import Image
 # The same examples at every run, however slow the machine is.
 settings.register_profile("repository", derandomize=True, deadline=None)
 settings.load_profile("repository")
+
+# A shell's job in the background ignores interrupts, and so would every program that the tests start there.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
