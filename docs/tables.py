@@ -283,8 +283,8 @@ def _cell(metrics: Mapping[str, Any], name: str, digits: int) -> str:
     if value is None:
         return "none" if name in metrics else "not measured yet"
     low, high = detail.get("low"), detail.get("high")
-    shown, *bounds = (f"{number:.{digits}f}" for number in (value, low, high) if number is not None)
-    return f"{shown} ({' to '.join(bounds)})" if bounds else shown
+    show = f"{{:.{digits}f}}".format
+    return show(value) if low is None else f"{show(value)} ({show(low)} to {show(high)})"
 
 
 def _line(cells: list[str]) -> str:

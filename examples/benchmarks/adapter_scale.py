@@ -22,7 +22,7 @@ from jsonargparse import auto_cli
 from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
-from igrpo_sdk.adapters.files import read_adapter, write_adapter
+from igrpo_sdk.adapters.files import AdapterFile, read_adapter, write_adapter
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.policy.config import read_policy_recipe
 from igrpo_sdk.training.policy.evaluation import Alarm, evaluator_alone
@@ -101,26 +101,37 @@ def keep(
 ) -> Path:
     """Write an adapter in float16 with its part multiplied by `scale`; return its directory.
 
-    `rank`: see `nearest_of_rank`; None keeps it. `metrics`: for `igrpo.json`; None keeps what it says.
+    `rank`: see `of_rank`; None keeps it. `metrics`: for `igrpo.json`; None keeps what it says.
 
-    Raises InputError for one that was not made here, and for a rank that it has not.
+    Raises InputError for one that was not made here.
     """
     file = read_adapter(adapter)
     if file.config is None or file.info is None:
         raise InputError(f"adapter {file.name}: was not made by igrpo; keep its scale beside it instead")
-    least = min(len(down) for down, _ in file.weights.values())
-    if rank is not None and not 1 <= rank <= least:
-        raise InputError(f"rank: {rank}; adapter {file.name} has {least}, give 1 to {least}")
-    config, weights = dict(file.config), {}
     if rank is not None:
-        config |= {"r": rank, "lora_alpha": config["lora_alpha"] * rank / config["r"]}  # alpha / r stays
+        file = of_rank(file, rank)
+    weights = {}
     for module, (down, up) in file.weights.items():
-        if rank is not None:
-            down, up = nearest_of_rank(down, up, rank)
         weights[f"{module}.lora_A.weight"] = down.half()
         weights[f"{module}.lora_B.weight"] = (scale * up.float()).half()
     info = file.info if metrics is None else replace(file.info, metrics=metrics)
-    return write_adapter(output, weights, config, info)
+    return write_adapter(output, weights, file.config, info)
+
+
+def of_rank(file: AdapterFile, rank: int) -> AdapterFile:
+    """The nearest adapter of a rank to one that was made here, alpha / r as it was.
+
+    Raises InputError for a rank that it has not, and for layers that differ in rank or alpha.
+    """
+    assert file.config is not None
+    config, full = {**file.config}, file.config["r"]
+    if config.get("rank_pattern") or config.get("alpha_pattern"):
+        raise InputError(f"rank: {rank}, but the layers of adapter {file.name} differ; leave rank out")
+    if not 1 <= rank <= full:
+        raise InputError(f"rank: {rank}; adapter {file.name} has {full}, give 1 to {full}")
+    weights = {module: nearest_of_rank(*pair, rank) for module, pair in file.weights.items()}
+    config |= {"r": rank, "lora_alpha": config["lora_alpha"] * rank / full}
+    return replace(file, weights=weights, config=config)
 
 
 def nearest_of_rank(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:

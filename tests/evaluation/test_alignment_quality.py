@@ -12,6 +12,7 @@ from loose import load_loose
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.evaluation.results import read_json, write_results
+from igrpo_sdk.training.policy.config import read_policy_recipe
 
 MEANS = {
     "judge_owned": (0.2, 0.25), "owned": (0.5, 0.6), "judge_auc": (0.7, 0.8), "motion": (0.02, 0.019),
@@ -50,7 +51,9 @@ def test_numbers_of_seeds(benchmark: ModuleType, tmp_path: Path) -> None:
     assert content["metrics"]["least_relative_gain"] == -0.05
     assert content["metrics"]["least_motion_ratio"] == 0.5
     assert content["metrics"]["most_switches_delta"] == pytest.approx(0.1)
-    assert not list(load_loose("docs/tables.py").problems(content))
+    tables = load_loose("docs/tables.py")
+    assert not list(tables.problems(content))
+    assert "not measured" not in tables.table("alignment_tiny_vace", content)
 
 
 def test_reward_and_judge_over_training(benchmark: ModuleType, tmp_path: Path) -> None:
@@ -69,7 +72,13 @@ def test_reward_and_judge_over_training(benchmark: ModuleType, tmp_path: Path) -
     assert (metrics["step_0_reward_faces"], metrics["step_12_reward_faces"]) == (0.4, 0.45)
     assert (metrics["step_0_judge_owned"], metrics["step_12_judge_owned"]) == (0.2, 0.25)
     assert metrics["details"]["step_12_judge_owned"]["count"] == 180
-    assert not list(load_loose("docs/tables.py").problems(content))
+    tables = load_loose("docs/tables.py")
+    assert not list(tables.problems(content))
+    lines = tables.table("alignment_curve", content).splitlines()
+    assert all("not measured" not in line for line in lines if line.startswith(("| after 0 ", "| after 12 ")))
+    shipped = read_policy_recipe("tiny_vace")
+    steps = range(0, shipped.steps + 1, shipped.evaluation.every)
+    assert [prefix for _, prefix in tables.TABLES["alignment_curve"].rows] == [f"step_{n}_" for n in steps]
     with pytest.raises(InputError, match="was not evaluated after step 24"):
         benchmark.curve(str(tmp_path), [judged, str(evaluation(tmp_path / "step-24"))])
     for name in ("step-0", "other-12", "step-x"):

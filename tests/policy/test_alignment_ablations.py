@@ -83,3 +83,9 @@ def test_every_arm_is_a_recipe() -> None:
     loaded = load_loose("examples/benchmarks/alignment_ablations.py")
     recipes = {arm: loaded._recipe("tiny_vace", changes, 5120) for arm, changes in loaded.ARMS.items()}
     assert all(config != recipes["recipe"] for arm, config in recipes.items() if arm != "recipe")
+    table = load_loose("docs/tables.py").TABLES["alignment_ablations"]
+    assert {prefix for _, prefix in table.rows} == {f"{arm}_" for arm in loaded.ARMS}
+    one = loaded.Trained(
+        1, 1.0, [dict.fromkeys(loaded.TERMS, 0.0)], [dict.fromkeys(loaded.TERMS, 0.0)], "a machine"
+    )
+    assert {name for _, name in table.columns} <= one.numbers().keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from diffusers import AutoencoderKLWan, WanVACEPipeline, WanVACETransformer3DModel
 from PIL import Image
 
-from igrpo_sdk.config import Geometry
+from igrpo_sdk.backbones.loading import PRESET_FILE
+from igrpo_sdk.config import Geometry, Preset
 from igrpo_sdk.errors import InputError, NumericsError, ResourceError, WeightsError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training import checkpoint
@@ -243,7 +245,9 @@ def test_unknown_recipe_is_refused(tmp_path: Path) -> None:
         train_world("no_such_recipe", output=str(tmp_path))
 
 
-def test_assembled_parts_are_a_stock_pipeline(runs: Path, tmp_path: Path) -> None:
+def test_assembled_parts_are_a_stock_pipeline(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "pipeline"
     parts = [f"vae={runs / 'vae' / 'vae'}", f"flow={runs / 'flow'}", f"runs={runs}"]
     train_world("tiny_assemble", set=parts, output=str(output))
@@ -263,6 +267,11 @@ def test_assembled_parts_are_a_stock_pipeline(runs: Path, tmp_path: Path) -> Non
     assert max(file.stat().st_size for file in output.rglob("*") if file.is_file()) < 14e6
     assert IdentityPipeline.from_pretrained(output, device="cpu").preset.geometry == CLIP
     assert "trained for 6 steps" in (output / "README.md").read_text("utf-8")
+    preset = Preset.load("tiny-vace")
+    with monkeypatch.context() as patch:
+        patch.setattr(Preset, "load", lambda _: replace(preset, adapter="someone/aligned"))
+        train_world("tiny_assemble", set=parts, output=str(output))
+    assert Preset.read(output / PRESET_FILE).adapter is None  # it is for other weights
     with pytest.raises(ResourceError, match="max_mib"):
         train_world("tiny_assemble", set=[*parts, "max_mib=0.01"], output=str(output))
     with pytest.raises(WeightsError, match="missing"):

@@ -80,8 +80,8 @@ def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, de
 
 def _describe(recipe: AssembleRecipe, directory: Path, name: str) -> None:
     """Write the settings and the model card."""
-    of = Preset.load(recipe.preset)  # whose adapter is for other weights
-    preset = replace(of, name=name, flow_shift=recipe.flow_shift, path=None, adapter=None)
+    preset = replace(Preset.load(recipe.preset), name=name, flow_shift=recipe.flow_shift)
+    preset = replace(preset, path=None, adapter=None)  # those of other weights
     data = {key: value for key, value in asdict(preset).items() if value is not None}
     (directory / PRESET_FILE).write_text(json.dumps(data, indent=2) + "\n", "utf-8")
     logs = {run: Path(recipe.runs) / folder for run, folder in RUNS.items()}
