@@ -62,26 +62,26 @@ def test_reward_and_judge_over_training(benchmark: ModuleType, tmp_path: Path) -
         {"event": "begin", "step": 0, "elapsed": 0.0},
         {"event": "evaluation", "step": 0, "elapsed": 1.0, "faces": 0.4},
         {"event": "step", "step": 1, "elapsed": 2.0, "kl": 0.1},
-        {"event": "evaluation", "step": 12, "elapsed": 3.0, "faces": 0.45},
+        {"event": "evaluation", "step": 16, "elapsed": 3.0, "faces": 0.45},
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    judged, out = str(evaluation(tmp_path / "step-12")), tmp_path / "out.json"
+    judged, out = str(evaluation(tmp_path / "step-16")), tmp_path / "out.json"
     benchmark.curve(str(tmp_path), [judged], str(out))
     content = read_json(out)
     metrics = content["metrics"]
-    assert (metrics["step_0_reward_faces"], metrics["step_12_reward_faces"]) == (0.4, 0.45)
-    assert (metrics["step_0_judge_owned"], metrics["step_12_judge_owned"]) == (0.2, 0.25)
-    assert metrics["details"]["step_12_judge_owned"]["count"] == 180
+    assert (metrics["step_0_reward_faces"], metrics["step_16_reward_faces"]) == (0.4, 0.45)
+    assert (metrics["step_0_judge_owned"], metrics["step_16_judge_owned"]) == (0.2, 0.25)
+    assert metrics["details"]["step_16_judge_owned"]["count"] == 180
     tables = load_loose("docs/tables.py")
     assert not list(tables.problems(content))
     lines = tables.table("alignment_curve", content).splitlines()
-    assert all("not measured" not in line for line in lines if line.startswith(("| after 0 ", "| after 12 ")))
+    assert all("not measured" not in line for line in lines if line.startswith(("| after 0 ", "| after 16 ")))
     shipped = read_policy_recipe("tiny_vace")
     steps = range(0, shipped.steps + 1, shipped.evaluation.every)
     assert [prefix for _, prefix in tables.TABLES["alignment_curve"].rows] == [f"step_{n}_" for n in steps]
     with pytest.raises(InputError, match="was not evaluated after step 24"):
         benchmark.curve(str(tmp_path), [judged, str(evaluation(tmp_path / "step-24"))])
-    for name in ("step-0", "other-12", "step-x"):
+    for name in ("step-0", "other-16", "step-x"):
         with pytest.raises(InputError, match="call the folder step-N"):
             benchmark.curve(str(tmp_path), [name])
     with pytest.raises(InputError, match="none given"):

@@ -295,22 +295,6 @@ def test_latents_of_faces_weigh_apart() -> None:
     torch.testing.assert_close(matched(toy, chunk, torch.zeros(2), first, face_credit=3.0), 3 * one_half)
 
 
-def test_faces_may_move_further_from_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The divergence of latents of faces has a weight of its own."""
-    toy = Toy()
-    chunk = roll(toy, RolloutConfig(members=2, batch=2), groups(1))[0]
-    monkeypatch.setattr(Learner, "_reference_velocity", lambda self, x, *_: torch.zeros_like(x))
-    first = torch.zeros(2, *SHAPE[1:])
-    first[:, 0] = 1e-30  # credit that is next to nothing is credit
-    everywhere = matched(toy, chunk, torch.zeros(2), kl=2.0)
-    same = matched(toy, chunk, torch.zeros(2), first, kl=2.0, face_credit=1.0)
-    elsewhere = matched(toy, chunk, torch.zeros(2), first, kl=2.0, face_credit=1.0, face_kl=0.0)
-    at_faces = matched(toy, chunk, torch.zeros(2), 1 - first.ceil(), kl=2.0, face_credit=1e-30, face_kl=0.0)
-    torch.testing.assert_close(same, everywhere)
-    torch.testing.assert_close(elsewhere + at_faces, everywhere)
-    assert elsewhere.norm() > 1e-3 and at_faces.norm() > 1e-3
-
-
 def test_what_does_not_depend_on_the_video_cancels() -> None:
     """Two equal videos of a group, one good and one bad, teach nothing; of two groups they would."""
     toy = Toy()
@@ -335,9 +319,7 @@ def test_what_does_not_depend_on_the_video_cancels() -> None:
         {"clip": 0.0},
         {"kl": -1.0},
         {"method": "awm", "kl": 0.1, "kl_of": "mean"},
-        {"method": "awm", "face_kl": 0.1},
         {"method": "awm", "acting_credit": 0.1},
-        {"method": "awm", "face_credit": 1.0, "face_kl": -0.1},
         {"face_credit": 1.0},
     ],
 )

@@ -35,8 +35,7 @@ class Objective:
     video; span: which part of the sampler's steps the noise levels are those of, from its first to its last.
     Of "awm" alone, face_credit: weight of each person's own advantage, which only the latents of their face
     get (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they
-    act as the prompt says beside their likeness of 1, which needs the reward `prompt`; face_kl: kl at those
-    latents, None for the same as elsewhere.
+    act as the prompt says beside their likeness of 1, which needs the reward `prompt`.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
     so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
@@ -51,7 +50,6 @@ class Objective:
     span: tuple[float, float] = (0.0, 1.0)
     face_credit: float = 0.0
     acting_credit: float = 0.0
-    face_kl: float | None = None
     clip: float = 1e-3
     weighted: bool = True
     ratio_norm: bool = False
@@ -75,8 +73,6 @@ class Objective:
             raise InputError(
                 f"objective.acting_credit={self.acting_credit} must be at least 0, and needs face_credit"
             )
-        if self.face_kl is not None and (self.face_kl < 0 or not self.face_credit):
-            raise InputError(f"objective.face_kl={self.face_kl} must be at least 0, and needs face_credit")
         if self.kl and self.kl_of == "mean" and not self.by_steps:
             raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
 
@@ -174,13 +170,8 @@ class Learner:
         x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
         channels, frames, height, width = x0.shape[1:]
         scales = weights.to(device, torch.float32).view(-1, 1, 1, 1)
-        divergence_scales = torch.tensor(self.objective.kl, device=device)
         if faces is not None:
-            faces = faces.to(device)
-            scales = scales + self.objective.face_credit * faces
-            inside = faces != 0
-            if self.objective.face_kl is not None:
-                divergence_scales = torch.where(inside, self.objective.face_kl, divergence_scales)
+            scales = scales + self.objective.face_credit * faces.to(device)
         for draw in range(self.objective.draws):
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
@@ -196,9 +187,7 @@ class Learner:
                 reference = self._reference_velocity(x, told, conditioning)
                 divergence = self._of_latents((velocity - reference).square(), trajectory)
                 sums.add(kl=divergence.mean())
-                if faces is not None:
-                    sums.add(kl_at_faces=(divergence * inside).sum() / inside.sum().clamp(min=1))
-                loss = loss + divergence_scales * divergence
+                loss = loss + self.objective.kl * divergence
             torch.autograd.backward(loss.flatten(1).mean(1).sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
