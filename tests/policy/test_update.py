@@ -295,6 +295,20 @@ def test_latents_of_faces_weigh_apart() -> None:
     torch.testing.assert_close(matched(toy, chunk, torch.zeros(2), first, face_credit=3.0), 3 * one_half)
 
 
+def test_matching_is_held_to_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The divergence of all latents, faces or not, has a gradient of its own, as large as its weight."""
+    toy = Toy()
+    chunk = roll(toy, RolloutConfig(members=2, batch=2), groups(1))[0]
+    monkeypatch.setattr(Learner, "_reference_velocity", lambda self, x, *_: torch.zeros_like(x))
+    nothing, weights, face = torch.zeros(2), torch.tensor([1.0, -0.5]), torch.zeros(2, *SHAPE[1:])
+    face[:, 0] = 1
+    held = matched(toy, chunk, nothing, kl=2.0)
+    assert held.norm() > 1e-3
+    torch.testing.assert_close(held, 2 * matched(toy, chunk, nothing, kl=1.0))
+    credit = matched(toy, chunk, weights, face, face_credit=1.0)
+    torch.testing.assert_close(matched(toy, chunk, weights, face, face_credit=1.0, kl=2.0), credit + held)
+
+
 def test_what_does_not_depend_on_the_video_cancels() -> None:
     """Two equal videos of a group, one good and one bad, teach nothing; of two groups they would."""
     toy = Toy()
