@@ -344,7 +344,7 @@ class IdentityPipeline:
             if file.info:
                 file.info.check(file.name, self.preset, self.backbone)
             self.unload_adapter()
-            self.adapter = Adapter(self.backbone.transformer, file, scale, self._lock)
+            self.adapter = Adapter(self.backbone, file, scale, self._lock)
 
     def _run(
         self,

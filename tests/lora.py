@@ -13,13 +13,8 @@ from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.adapters.info import AdapterInfo
-from igrpo_sdk.adapters.lora import (
-    LoraSettings,
-    adapter_parameters,
-    add_adapter,
-    remove_adapter,
-    save_adapter,
-)
+from igrpo_sdk.adapters.lora import LoraSettings, add_adapter, remove_adapter, save_adapter
+from igrpo_sdk.backbones.switching import adapter_parameters
 
 RANK, ALPHA = 4, 8.0
 Edit = Callable[[dict[str, Tensor], dict[str, str]], Any]

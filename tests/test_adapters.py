@@ -27,14 +27,14 @@ from igrpo_sdk.adapters.info import INFO_FILE, AdapterInfo
 from igrpo_sdk.adapters.lora import (
     OFFICIAL_TARGETS,
     LoraSettings,
-    adapter_disabled,
-    adapter_parameters,
     add_adapter,
     remove_adapter,
     save_adapter,
 )
 from igrpo_sdk.backbones.marks import weights_mark
+from igrpo_sdk.backbones.switching import ALL_LEVELS, adapter_disabled, adapter_parameters
 from igrpo_sdk.errors import HubError, InputError, NumericsError, ResourceError, WeightsError
+from igrpo_sdk.sampling import draw_noise
 
 PROMPT = "Two people talk."
 NUM_MODULES = 8 * (3 + 2)  # attention of three blocks, and of VACE's two
@@ -360,7 +360,8 @@ def test_s9_s10_what_is_wrong_is_refused_and_changes_nothing(
     with pytest.raises(WeightsError, match=message):
         pipe.load_adapter(adapter)
     assert pipe.adapter is not None
-    assert pipe.adapter.settings == {"name": "random", "hash": pipe.adapter.hash, "scale": 0.5}
+    said = {"name": "random", "hash": pipe.adapter.hash, "noise_levels": [0.0, 1.0]}
+    assert pipe.adapter.settings == {**said, "scale": 0.5}
     pipe.unload_adapter()
     assert torch.equal(says(pipe.backbone.transformer), base)
 
@@ -499,6 +500,47 @@ def test_an_error_inside_leaves_the_adapter_on(pipe: IdentityPipeline, saved: Pa
     assert torch.equal(says(pipe.backbone.transformer), aligned)
 
 
+def test_an_adapter_is_used_at_its_noise_levels(pipe: IdentityPipeline, tmp_path: Path) -> None:
+    """At others the model is the base, bit for bit, in a batch of several levels too."""
+    backbone = pipe.backbone
+    backbone.adapter_levels = (0.4, 0.8)
+    directory = make_adapter(pipe, tmp_path / "some")
+    backbone.adapter_levels = ALL_LEVELS
+    request = pipe.check_inputs(people(2), PROMPT, 1)
+    conditions = pipe.encode(request)
+    noise = draw_noise([1], [backbone.latent_shape(request.config.geometry, 2)])
+
+    @torch.no_grad()
+    def said(*levels: float) -> Tensor:
+        part, many = conditions.select([0] * len(levels)), noise.expand(len(levels), -1, -1, -1, -1)
+        return backbone.velocity(many, torch.tensor(levels, dtype=torch.float64), part, 3.0)
+
+    levels = (0.9, 0.8, 0.5, 0.4, 0.1)
+    before = [said(level) for level in levels]
+    pipe.load_adapter(directory)
+    adapter = pipe.adapter
+    assert adapter is not None and adapter.info is not None and adapter.info.noise_levels == (0.4, 0.8)
+    assert adapter.settings is not None and adapter.settings["noise_levels"] == [0.4, 0.8]
+    after = [said(level) for level in levels]
+    same = [torch.equal(*pair) for pair in zip(before, after, strict=True)]
+    assert same == [True, False, False, False, True]
+    torch.testing.assert_close(said(*levels), torch.cat(after), rtol=1e-4, atol=1e-4)
+    with adapter.disabled():
+        assert torch.equal(said(0.5), before[2])
+    with pytest.raises(InputError, match=r"fuse: .*\(0.4, 0.8\) alone"):
+        adapter.fuse()
+    pipe.unload_adapter()
+    assert backbone.adapter_levels == ALL_LEVELS and torch.equal(said(0.5), before[2])
+
+
+@pytest.mark.parametrize("levels", [(0.5, 0.5), (0.8, 0.4), (-0.1, 1.0), (0.0, 1.1), (0.5,), 0.5, ("a", "b")])
+def test_noise_levels_that_are_none(levels: Any) -> None:
+    with pytest.raises(InputError, match="noise_levels"):
+        LoraSettings(noise_levels=levels)
+    with pytest.raises(InputError, match="noise_levels"):
+        AdapterInfo("random", "reversed", noise_levels=levels)
+
+
 def test_the_caches_do_not_depend_on_the_adapter(pipe: IdentityPipeline, saved: Path) -> None:
     references = people(2)
     request = pipe.check_inputs(references, PROMPT, 1)
@@ -519,7 +561,8 @@ def test_videos_say_what_they_were_made_with(pipe: IdentityPipeline, saved: Path
     pipe.load_adapter(saved, 0.5)
     assert pipe.adapter is not None
     video = make()
-    assert video.settings["adapter"] == {"name": "random", "hash": pipe.adapter.hash, "scale": 0.5}
+    said = {"name": "random", "hash": pipe.adapter.hash, "noise_levels": [0.0, 1.0]}
+    assert video.settings["adapter"] == {**said, "scale": 0.5}
     assert not np.array_equal(video.frames, plain.frames)
     with pipe.adapter.disabled():
         assert np.array_equal(make().frames, plain.frames) and make().settings["adapter"] is None

@@ -41,6 +41,7 @@ _BY_STEPS = (
     *_WHOLE,
     "objective.method=grpo",
     "objective.kl=0",
+    "lora.noise_levels=[0, 1]",
     "rollout.members=8",
     "rewards.prompt.weight=0",
 )

@@ -14,6 +14,7 @@ import torch
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.loading import REPO_ID, resolve
 from igrpo_sdk.backbones.marks import weights_mark
+from igrpo_sdk.backbones.switching import ALL_LEVELS, check_levels
 from igrpo_sdk.config import Geometry, Preset, preset_names
 from igrpo_sdk.errors import InputError, WeightsError
 
@@ -33,8 +34,9 @@ class AdapterInfo:
     base_model: what `IdentityPipeline.from_pretrained` loads the base by; base_revision: of a Hub repository.
     base_weights: `weights_mark` of the base's transformer. reference_order: how references stood in the
     tensors it was trained on (`Backbone.reference_order`). geometry, solver, steps, guidance_scale,
-    flow_shift: what it was trained for. reward: the recipe or the reward it was trained with. metrics: name
-    to number. code_version: of igrpo-sdk, which wrote the file.
+    flow_shift: what it was trained for. noise_levels: the lowest and the highest in [0, 1] that it is used at
+    (`Backbone.adapter_levels`); diffusers does not know of them. reward: the recipe or the reward it was
+    trained with. metrics: name to number. code_version: of igrpo-sdk, which wrote the file.
     """
 
     base_model: str
@@ -46,6 +48,7 @@ class AdapterInfo:
     steps: int | None = None
     guidance_scale: float | None = None
     flow_shift: float | None = None
+    noise_levels: tuple[float, float] = ALL_LEVELS
     reward: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     code_version: str | None = None
@@ -56,6 +59,7 @@ class AdapterInfo:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise InputError(f"{name}: {value!r}; give a word")
+        check_levels(self.noise_levels)
 
     @classmethod
     def of(
@@ -67,7 +71,8 @@ class AdapterInfo:
     ) -> AdapterInfo:
         """What is to be said of an adapter that is trained on a pipeline's `preset` and its model.
 
-        Ask before the model is sharded or fused: the mark is that of its weights as they are.
+        Ask before the model is sharded or fused: the mark is that of its weights as they are. Its
+        `adapter_levels` are those of the adapter.
         `reward`, `metrics`: how and how well it was made.
         """
         return cls(
@@ -80,6 +85,7 @@ class AdapterInfo:
             steps=preset.steps,
             guidance_scale=preset.guidance_scale,
             flow_shift=preset.flow_shift,
+            noise_levels=backbone.adapter_levels,
             reward=reward,
             metrics=dict(metrics or {}),
             code_version=metadata.version("igrpo-sdk"),
@@ -105,6 +111,8 @@ class AdapterInfo:
             known = {item.name: content[item.name] for item in fields(cls) if item.name in content}
             if known.get("geometry") is not None:
                 known["geometry"] = Geometry(**known["geometry"])
+            if "noise_levels" in known:
+                known["noise_levels"] = tuple(known["noise_levels"])
             return cls(**known)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise WeightsError(f"adapter: {path.name} is not usable: {error}. Copy it again") from error

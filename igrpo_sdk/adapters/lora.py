@@ -9,7 +9,7 @@ not depend on it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,25 +20,28 @@ from torch import Tensor, nn
 
 from igrpo_sdk.adapters.files import MAX_SCALE, AdapterFile, write_adapter
 from igrpo_sdk.adapters.info import AdapterInfo
+from igrpo_sdk.backbones.base import Backbone
+from igrpo_sdk.backbones.switching import (
+    ADAPTER,
+    ALL_LEVELS,
+    adapter_disabled,
+    adapter_layers,
+    adapter_parameters,
+    check_levels,
+)
 from igrpo_sdk.config import check_number, check_seed, check_whole
 from igrpo_sdk.errors import InputError, WeightsError
 
 __all__ = [
-    "ADAPTER",
     "OFFICIAL_TARGETS",
     "Adapter",
     "LoraSettings",
     "adapter_config",
-    "adapter_disabled",
-    "adapter_parameters",
     "add_adapter",
     "check_fit",
     "remove_adapter",
     "save_adapter",
 ]
-
-ADAPTER = "igrpo"
-"""What PEFT and diffusers call our adapter."""
 
 OFFICIAL_TARGETS = (
     "add_k_proj",
@@ -58,11 +61,16 @@ MAX_RANK, MAX_ALPHA = 1024, 4096.0
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """A LoRA to train: rank r, alpha, and the linear layers that get one, by the ends of their names."""
+    """A LoRA to train: rank r, alpha, and the linear layers that get one, by the ends of their names.
+
+    noise_levels: the lowest and the highest in [0, 1] that it is used at, in training and after; at others
+    the model stays the base. Wan 2.2 has weights by noise level too.
+    """
 
     rank: int = 32
     alpha: float = 32.0
     targets: tuple[str, ...] = OFFICIAL_TARGETS
+    noise_levels: tuple[float, float] = ALL_LEVELS
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -70,6 +78,7 @@ class LoraSettings:
         check_number("alpha", self.alpha, 1e-6, MAX_ALPHA)
         if not isinstance(self.targets, tuple) or not self.targets:
             raise InputError(f"targets: {self.targets!r}; give a tuple of names, such as to_q")
+        check_levels(self.noise_levels)
 
 
 def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.Parameter]:
@@ -104,34 +113,6 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
     return list(parameters.values())
 
 
-def adapter_parameters(transformer: Any) -> dict[str, nn.Parameter]:
-    """Name to parameter of the adapter in a transformer, in the order of its modules; empty without one."""
-    return {name: parameter for name, parameter in transformer.named_parameters() if f".{ADAPTER}." in name}
-
-
-@contextmanager
-def adapter_disabled(transformer: Any) -> Iterator[None]:
-    """The base, bit for bit, inside: the reference of a KL term. Without an adapter nothing changes.
-
-    What trains outside trains again afterwards. Not for a fused adapter: `Adapter.disabled` knows of that.
-    """
-    layers = _layers(transformer)
-    if not layers:
-        yield
-        return
-    assert not any(layer.merged for layer in layers.values()), "unfuse before"
-    training = {name for name, p in adapter_parameters(transformer).items() if p.requires_grad}
-    were_off = any(layer.disable_adapters for layer in layers.values())
-    transformer.disable_lora()
-    try:
-        yield
-    finally:
-        if not were_off:
-            transformer.enable_lora()  # which makes everything trainable
-        for name, parameter in adapter_parameters(transformer).items():
-            parameter.requires_grad_(name in training)
-
-
 def save_adapter(
     directory: str | os.PathLike[str], transformer: Any, info: AdapterInfo, overwrite: bool = False
 ) -> Path:
@@ -149,7 +130,7 @@ def save_adapter(
 
 def adapter_config(transformer: Any) -> dict[str, Any]:
     """PEFT's settings of the adapter in a transformer, as JSON has them. Raises `InputError` without one."""
-    if not _layers(transformer):
+    if not adapter_layers(transformer):
         raise InputError("transformer: holds no adapter; add one first")
     config = transformer.peft_config[ADAPTER]
     targets = config.target_modules
@@ -164,7 +145,7 @@ def adapter_config(transformer: Any) -> dict[str, Any]:
 
 def remove_adapter(transformer: Any) -> None:
     """Take the adapter out of a transformer, whose layers are then the plain ones again."""
-    if _layers(transformer):
+    if adapter_layers(transformer):
         transformer.unload_lora()
 
 
@@ -177,24 +158,26 @@ class Adapter:
 
     def __init__(
         self,
-        transformer: Any,
+        backbone: Backbone,
         file: AdapterFile,
         scale: float,
         lock: AbstractContextManager[Any] | None = None,
     ) -> None:
-        """Put the adapter in, frozen, in the precision of each layer's own weights.
+        """Put the adapter into the backbone's transformer, frozen, in the precision of each layer's weights.
 
         Raises `InputError` for a scale out of range or a transformer that holds an adapter, `WeightsError`
         for an adapter of another architecture. The transformer is then as it was.
         """
         check_number("adapter_scale", scale, 0.0, MAX_SCALE)
+        transformer = backbone.transformer
         _check_free(transformer)
         check_fit(transformer, file)
         self.name, self.hash, self.info, self.warnings = file.name, file.hash, file.info, file.warnings
-        self._transformer, self._lock = transformer, lock or nullcontext()
+        self._backbone, self._transformer, self._lock = backbone, transformer, lock or nullcontext()
         self._scale, self._off = 1.0, False
         self._originals: dict[str, Tensor] = {}
         _inject(transformer, file)
+        backbone.adapter_levels = file.info.noise_levels if file.info else ALL_LEVELS
         self.scale = scale
 
     @property
@@ -209,7 +192,7 @@ class Adapter:
         if self.fused:
             raise InputError("adapter_scale: the adapter is fused; unfuse it first")
         with self._lock:
-            for layer in _layers(self._transformer).values():
+            for layer in adapter_layers(self._transformer).values():
                 layer.set_scale(ADAPTER, scale)
             self._scale = float(scale)
 
@@ -220,8 +203,11 @@ class Adapter:
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """What a video made now is made with: name, hash and scale; None while the adapter is off."""
-        return None if self._off else {"name": self.name, "hash": self.hash, "scale": self._scale}
+        """What a video made now is made with: name, hash, scale and noise levels; None while it is off."""
+        if self._off:
+            return None
+        levels = list(self._backbone.adapter_levels)
+        return {"name": self.name, "hash": self.hash, "scale": self._scale, "noise_levels": levels}
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -239,23 +225,29 @@ class Adapter:
                     self.fuse()
 
     def fuse(self) -> None:
-        """Add the adapter into the weights, for speed: the same up to rounding. Not while it is off.
+        """Add the adapter into the weights, for speed: the same up to rounding. Raises `InputError` while it
+        is off, and for one that is not used at all noise levels.
 
         The weights are kept on the CPU, so that `unfuse` gives them back bit for bit.
         """
         with self._lock:
             if self._off:
                 raise InputError("fuse: the adapter is switched off; fuse it outside of disabled()")
+            if self._backbone.adapter_levels != ALL_LEVELS:
+                raise InputError(
+                    f"fuse: adapter {self.name} is used at noise levels {self._backbone.adapter_levels} "
+                    "alone; leave it unfused"
+                )
             if self.fused:
                 return
-            for name, layer in _layers(self._transformer).items():
+            for name, layer in adapter_layers(self._transformer).items():
                 self._originals[name] = layer.get_base_layer().weight.detach().to("cpu", copy=True)
                 layer.merge(adapter_names=[ADAPTER])
 
     def unfuse(self) -> None:
         """Undo `fuse`."""
         with self._lock:
-            layers = _layers(self._transformer)
+            layers = adapter_layers(self._transformer)
             for name, original in self._originals.items():
                 layers[name].unmerge()  # PEFT subtracts, which rounds
                 layers[name].get_base_layer().weight.data.copy_(original)
@@ -266,6 +258,7 @@ class Adapter:
         with self._lock:
             self.unfuse()
             remove_adapter(self._transformer)
+            self._backbone.adapter_levels = ALL_LEVELS
 
 
 def check_fit(transformer: Any, file: AdapterFile) -> None:
@@ -331,19 +324,12 @@ def _inject(transformer: Any, file: AdapterFile) -> None:
 
 def _check_free(transformer: Any) -> None:
     """Raise `InputError` for a transformer that cannot take an adapter now."""
-    if _layers(transformer):
+    if adapter_layers(transformer):
         raise InputError("transformer: holds an adapter already; remove it first")
     if any(getattr(module, "fused_projections", False) for module in transformer.modules()):
         raise InputError(
             "transformer: its projections are fused, which would leave an adapter out; unfuse them"
         )
-
-
-def _layers(transformer: Any) -> Mapping[str, Any]:
-    """Name to layer of PEFT's LoRA layers."""
-    from peft.tuners.lora import LoraLayer
-
-    return {name: module for name, module in transformer.named_modules() if isinstance(module, LoraLayer)}
 
 
 def _linear_layers(transformer: Any) -> dict[str, nn.Linear]:

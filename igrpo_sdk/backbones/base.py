@@ -65,9 +65,12 @@ class Backbone(Protocol):
 
     Gradients: `velocity` runs under the caller's autograd mode; `encode` and `decode` never record.
     `transformer`: the module that `velocity` runs, a diffusers model; adapters are put into it.
+    `adapter_levels`: the lowest and the highest noise level, both in [0, 1], at which an adapter in it is
+    used; at others `velocity` is the base's.
     """
 
     transformer: Any
+    adapter_levels: tuple[float, float]
 
     @property
     def reference_order(self) -> ReferenceOrder:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Conditioning, ReferenceOrder
+from igrpo_sdk.backbones.switching import ALL_LEVELS, adapter_disabled
 from igrpo_sdk.backbones.wan_vae import clips_at_once, decode_sequence, encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import NumericsError, WeightsError
@@ -78,6 +80,7 @@ class VaceBackbone:
             if found != needed:
                 raise WeightsError(f"transformer: {name} is {found}; its VAE and text encoder need {needed}")
         self._text_cache, self._picture_cache, self._empty_cache = _Cache(64), _Cache(64), _Cache(4)
+        self.adapter_levels: tuple[float, float] = ALL_LEVELS
         self._decode_clips: Callable[[Any, Tensor], Tensor] = decode_sequence
 
     @property
@@ -146,25 +149,31 @@ class VaceBackbone:
         *,
         unconditional_gradient: bool = True,
     ) -> Tensor:
-        """v with guidance, float32, shaped as `latents`; samples with as many references run together."""
+        """v with guidance, float32, shaped as `latents`. Samples with as many references run together, if the
+        adapter is used at the noise level of all or of none of them.
+        """
         assert latents.shape[0] == len(conditioning), (latents.shape, len(conditioning))
         # In float64 a whole number of thousandths comes back as that number.
         sigmas = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").expand(len(conditioning))
         timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).float().to(latents.device)
-        counts = conditioning.num_references
-        if len(set(counts)) == 1:
-            return self._guided(latents, timesteps, conditioning, guidance_scale, unconditional_gradient)
+        lowest, highest = self.adapter_levels
+        adapted = [lowest <= level <= highest for level in sigmas.tolist()]
+        kinds = list(zip(conditioning.num_references, adapted, strict=True))
+        if len(set(kinds)) == 1:
+            with nullcontext() if adapted[0] else adapter_disabled(self.transformer):
+                return self._guided(latents, timesteps, conditioning, guidance_scale, unconditional_gradient)
         result = torch.zeros_like(latents, dtype=torch.float32)
-        for count in sorted(set(counts)):
-            rows = [row for row, other in enumerate(counts) if other == count]
-            unused = conditioning.num_slots - count
-            result[rows, :, unused:] = self._guided(
-                latents[rows, :, unused:],
-                timesteps[rows],
-                conditioning.select(rows),
-                guidance_scale,
-                unconditional_gradient,
-            )
+        for kind in sorted(set(kinds)):
+            rows = [row for row, other in enumerate(kinds) if other == kind]
+            unused = conditioning.num_slots - kind[0]
+            with nullcontext() if kind[1] else adapter_disabled(self.transformer):
+                result[rows, :, unused:] = self._guided(
+                    latents[rows, :, unused:],
+                    timesteps[rows],
+                    conditioning.select(rows),
+                    guidance_scale,
+                    unconditional_gradient,
+                )
         return result
 
     @torch.no_grad()

@@ -84,6 +84,14 @@ def test_two_updates_a_rollout(tiny_directory: Path, prompts: Path, tmp_path: Pa
     assert row["ratio_error"] > 0 and row["kl"] > 0
 
 
+def test_an_adapter_for_some_noise_levels(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    """It says so, and is loaded with them."""
+    changes: dict[str, Any] = {"objective": {"method": "awm"}, "lora": {"noise_levels": (0.6, 0.9)}}
+    made = train_policy(recipe(tiny_directory, prompts, steps=1, **changes), tmp_path, device="cpu")
+    pipe = IdentityPipeline.from_pretrained(tiny_directory, adapter=made, device="cpu")
+    assert pipe.backbone.adapter_levels == (0.6, 0.9)
+
+
 @pytest.mark.parametrize("objective", [{"method": "best_of_n"}, {"method": "awm", "kl": 0.1}])
 def test_learning_from_final_latents(
     tiny_directory: Path, prompts: Path, tmp_path: Path, objective: dict[str, Any]
@@ -284,6 +292,12 @@ def test_what_cannot_be_trained(tiny_directory: Path, prompts: Path, tmp_path: P
         recipe(tiny_directory, prompts, update=twice, objective={"method": "awm"})
     with pytest.raises(InputError, match="would all be one"):
         recipe(tiny_directory, prompts, rollout={"same_noise": True}, objective={"method": "best_of_n"})
+    some = {"noise_levels": (0.5, 0.6)}
+    with pytest.raises(InputError, match=r"lora\.noise_levels=.*needs the adapter in all steps"):
+        recipe(tiny_directory, prompts, lora=some)
+    none = recipe(tiny_directory, prompts, lora={"noise_levels": (0.01, 0.02)}, objective={"method": "awm"})
+    with pytest.raises(InputError, match=r"lora\.noise_levels=\(0.01, 0.02\): none of the sampler's"):
+        train_policy(none, tmp_path, device="cpu")
 
 
 def test_rewards_that_score_nobody_end_the_run(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Toy:
 
     def __init__(self) -> None:
         self.transformer = Offset()
+        self.adapter_levels = (0.0, 1.0)
 
     def velocity(
         self,
@@ -274,7 +275,9 @@ def test_draws_share_the_noise_levels_out() -> None:
     teacher, steps = learner(Toy(), method="awm", draws=2), torch.arange(800, 0, -100)
     early, late = (teacher._noise_levels(steps, draw, range(40)) for draw in (0, 1))
     assert set(early.tolist()) == {0.8, 0.7, 0.6, 0.5} and set(late.tolist()) == {0.4, 0.3, 0.2, 0.1}
-    middle = learner(Toy(), method="awm", draws=1, span=(0.25, 0.75))._noise_levels(steps, 0, range(40))
+    toy = Toy()
+    toy.adapter_levels = (0.3, 0.65)
+    middle = learner(toy, method="awm", draws=1)._noise_levels(steps, 0, range(40))
     assert set(middle.tolist()) == {0.6, 0.5, 0.4, 0.3}
 
 
@@ -329,7 +332,6 @@ def test_what_does_not_depend_on_the_video_cancels() -> None:
     "wrong",
     [
         {"draws": 0},
-        {"span": (0.5, 0.5)},
         {"clip": 0.0},
         {"kl": -1.0},
         {"method": "awm", "kl": 0.1, "kl_of": "mean"},

@@ -70,10 +70,22 @@ def test_every_frame_counts_by_itself() -> None:
 
 def test_a_missing_face_is_not_learned_from_as_such() -> None:
     """What one lacks weighs on it as much as it favours those that have it: the sum is 0 everywhere."""
-    gone = person(0.0, 1, boxes=(None, None))
-    weights = credit(report(person(0.9, 1)), report(person(0.5, 1)), report(gone))
+    box = (12.0, 13.0, 16.0, 17.0)
+    one, other = (person(s, 1, place="left", owned=(s, s), owned_boxes=(box, box)) for s in (0.9, 0.5))
+    gone = person(0.0, 1, place="left", owned=(0.0, 0.0), owned_boxes=(None, None))
+    weights = credit(report(one), report(other), report(gone))
     assert not torch.stack(weights).sum(0).abs().gt(1e-6).any()
     assert float(weights[0][0, 1, 1]) > 0 > float(weights[2][0, 1, 1])
+
+
+def test_who_enters_late_is_not_the_worse() -> None:
+    """Without places nobody says who should be there yet: two who are equally like themselves are equal."""
+    box = (12.0, 13.0, 16.0, 17.0)
+    late = replace(person(0.0, 1), boxes=(None, box), similarity=(0.0, 0.9))
+    assert not any(one.any() for one in credit(report(person(0.9, 1)), report(late)))
+    worse = person(0.5, 1)
+    better, late_one, worse_one = credit(report(person(0.9, 1)), report(late), report(worse))
+    assert better[0, 1, 1] > late_one[0, 1, 1] > worse_one[0, 1, 1] and better[1, 1, 1] == late_one[1, 1, 1]
 
 
 def test_who_acts_as_the_prompt_says_is_credited() -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from igrpo_sdk.adapters.lora import LoraSettings
+from igrpo_sdk.backbones.switching import ALL_LEVELS
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
@@ -107,6 +108,11 @@ class PolicyRecipe:
             raise InputError(
                 f"rollout.same_noise=true: with objective.method={self.objective.method} steps lack noise; "
                 "the videos of a group would all be one; set it to false"
+            )
+        if self.objective.by_steps and self.lora.noise_levels != ALL_LEVELS:
+            raise InputError(
+                f"lora.noise_levels={self.lora.noise_levels}: objective.method=grpo needs the adapter in all"
+                " steps that it may train; set it to [0, 1]"
             )
         if self.objective.face_credit and self.rewards.faces is None:
             raise InputError("objective.face_credit needs rewards.faces, if only with weight 0")

@@ -71,9 +71,10 @@ def face_credit(
     The sum over people of their advantage in each frame, where their face is: `person_scores` of the frame,
     and with its weight how well they act as the prompt says, both normalised over the members of the group
     (`advantages.normalise`) to [-clip, clip]. With places a person's face is the one that stands at their
-    place. Of every latent the mean over the group is taken off: where a face is that others lack, it would
-    else be rewarded for being there, and what all members have in common, which no advantage may teach,
-    would be learned. 0 everywhere for a video without a report.
+    place. Without, nobody who is not seen in a frame is compared there: people may enter, and those who do
+    so early would else be the better ones. Of every latent the mean over the group is taken off: where a face
+    is that others lack, it would else be rewarded for being there, and what all members have in common, which
+    no advantage may teach, would be learned. 0 everywhere for a video without a report.
 
     Args:
         reports: of every video; None for one that was not measured.
@@ -90,8 +91,8 @@ def face_credit(
         known = [(video, report) for video in videos if (report := reports[video]) is not None]
         if not known:
             continue
-        scores = [[person_scores(person, face_weights) for person in report.people] for _, report in known]
-        advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
+        scores = [[_compared(person, face_weights) for person in report.people] for _, report in known]
+        advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip).nan_to_num(nan=0.0)
         unknown = [math.nan] * len(scores[0])
         acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
         acts_advantages = _over_members(torch.tensor(acts, dtype=torch.float64), _ACTING_FLOOR, clip)
@@ -103,6 +104,14 @@ def face_credit(
         for video, _ in known:
             credit[video] -= mean
     return credit
+
+
+def _compared(person: PersonReport, weights: FaceWeights) -> list[float]:
+    """`person_scores`, NaN in frames that are not to be compared."""
+    scores = person_scores(person, weights)
+    if person.place is not None:
+        return scores
+    return [math.nan if box is None else one for one, box in zip(scores, person.boxes, strict=True)]
 
 
 def _over_members(table: Tensor, floor: float, clip: float) -> Tensor:

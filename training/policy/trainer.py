@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from igrpo_sdk import flow
 from igrpo_sdk.adapters.info import AdapterInfo
-from igrpo_sdk.adapters.lora import adapter_parameters, add_adapter, save_adapter
+from igrpo_sdk.adapters.lora import add_adapter, save_adapter
+from igrpo_sdk.backbones.switching import adapter_parameters
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.faces.report import IdentityReport
 from igrpo_sdk.pipeline import IdentityPipeline
@@ -39,7 +41,7 @@ from .processes import Processes
 from .prompts import DrawnAhead
 from .rollout import Chunk, Group, Video, make_chunks
 from .sharding import check_lockstep, shard
-from .update import Learner, Sums
+from .update import Learner, Sums, levels_within
 
 __all__ = ["prepare_transformer", "train_policy"]
 
@@ -88,8 +90,7 @@ class _Run:
         self.settings = self.pipe.preset.generation(
             steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
         )
-        if recipe.objective.by_steps:
-            recipe.window.check(self.settings.steps)
+        self._choose_levels()
         check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
         self.prompts = DrawnAhead(recipe.prompts, recipe.seed, "train", check)
         _check_enough(self.prompts.distinct, recipe.update.groups)
@@ -109,6 +110,17 @@ class _Run:
         )
         self.log = PolicyLog(output, self.processes.first)
         self.sums = Sums()
+
+    def _choose_levels(self) -> None:
+        """Say where the adapter is used. Raises InputError unless the sampler has a level there to train."""
+        recipe, steps, shift = self.recipe, self.settings.steps, self.pipe.preset.flow_shift
+        if recipe.objective.by_steps:
+            recipe.window.check(steps)
+        limits = self.pipe.backbone.adapter_levels = recipe.lora.noise_levels
+        levels = flow.sigma_schedule(steps, shift)[:-1]
+        if not len(levels_within(levels, limits)):
+            shown = ", ".join(f"{level:.3f}" for level in levels.tolist())
+            raise InputError(f"lora.noise_levels={limits}: none of the sampler's is there ({shown})")
 
     def _add_adapter(self) -> None:
         update, transformer = self.recipe.update, self.pipe.backbone.transformer
@@ -333,6 +345,8 @@ def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Proce
     if recipe.checkpointing:
         transformer.enable_gradient_checkpointing()
     if recipe.compile:
+        # VACE's first block and its others, with and without adapter and gradients: of 8 none would be left.
+        torch._dynamo.config.recompile_limit = 32
         transformer.compile_repeated_blocks(fullgraph=True)
     if recipe.sharded:
         shard(transformer, processes)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk import flow
-from igrpo_sdk.adapters.lora import adapter_disabled
 from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.backbones.switching import adapter_disabled
 from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Trajectory, Transition, draw_noise, step_seed
@@ -21,7 +21,7 @@ from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Trajectory, Transition, draw
 from .loss import clip_fraction, clipped_surrogate, ratio_norm, step_weights
 from .rollout import Chunk
 
-__all__ = ["Learner", "Objective", "Sums"]
+__all__ = ["Learner", "Objective", "Sums", "levels_within"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Objective:
     noise. "awm": advantage-weighted matching (Xue et al., arXiv 2509.25050), the flow-matching loss of its
     final latents, weighted by the advantage; rollouts then need no noise in their steps. "best_of_n": that
     loss of the best video of each group alone. For the latter two, draws: of a noise level and noise for each
-    video; span: which part of the sampler's steps the noise levels are those of, from its first to its last.
-    Of "awm" alone, face_credit: weight of each person's own advantage, which only the latents of their face
-    get (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they
-    act as the prompt says beside their likeness of 1, which needs the reward `prompt`.
+    video; the levels are those of the sampler's at which the adapter is used (`lora.noise_levels`). Of "awm"
+    alone, face_credit: weight of each person's own advantage, which only the latents of their face get
+    (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they act
+    as the prompt says beside their likeness of 1, which needs the reward `prompt`.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
     so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
@@ -47,7 +47,6 @@ class Objective:
 
     method: Literal["grpo", "awm", "best_of_n"] = "grpo"
     draws: int = 2
-    span: tuple[float, float] = (0.0, 1.0)
     face_credit: float = 0.0
     acting_credit: float = 0.0
     clip: float = 1e-3
@@ -63,8 +62,6 @@ class Objective:
             raise InputError(f"objective.clip={self.clip} must be in (0, 1), kl={self.kl} at least 0")
         if self.draws < 1:
             raise InputError(f"objective.draws={self.draws} must be at least 1")
-        if not 0 <= self.span[0] < self.span[1] <= 1:
-            raise InputError(f"objective.span={self.span} must be two numbers in [0, 1], the first the lower")
         if self.face_credit < 0 or (self.face_credit and self.method != "awm"):
             raise InputError(
                 f"objective.face_credit={self.face_credit} must be at least 0, and is of method awm alone"
@@ -149,11 +146,11 @@ class Learner:
     ) -> None:
         """Add the gradient of the weighted flow-matching loss of a chunk's videos.
 
-        Each draw takes a noise level of the sampler, one draw from the early ones of the span and the next
-        from later ones, and noise. Both are the group's, so that what does not depend on the video cancels
-        in a sum over advantages. The velocity is that of the prompt alone: that
-        with guidance does not estimate the target (on tiny-vace's own videos its loss is up to 28 times as
-        high). Only the video's latents count, not those of the reference slots.
+        Each draw takes a noise level of the sampler at which the adapter is used, one draw a high one and the
+        next lower ones, and noise. Both are the group's, so that what does not depend on the video cancels in
+        a sum over advantages. The velocity is that of the prompt alone: that with guidance does not estimate
+        the target (on tiny-vace's own videos its loss is up to 28 times as high). Only the video's latents
+        count, not those of the reference slots.
 
         Args:
             chunk: videos.
@@ -191,11 +188,10 @@ class Learner:
             torch.autograd.backward(loss.flatten(1).mean(1).sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
-        """float64 [B]: for each seed one of the sampler's noise levels, from the draw's share of the span."""
-        first, last = self.objective.span
+        """float64 [B]: for each seed one of the adapter's levels in the sampler, from the draw's share."""
+        levels = levels_within(timesteps.double() / NUM_TRAIN_TIMESTEPS, self.backbone.adapter_levels)
         shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
-        steps = [int((first + share * (last - first)) * len(timesteps)) for share in shares]
-        return timesteps[steps].double() / NUM_TRAIN_TIMESTEPS
+        return levels[[int(share * len(levels)) for share in shares]]
 
     @staticmethod
     def _of_latents(values: Tensor, trajectory: Trajectory) -> Tensor:
@@ -239,3 +235,8 @@ class Learner:
         gaussian, before = transition.gaussian, transition.before
         means = gaussian.mean(before, velocity), gaussian.mean(before, reference)
         return flow.gaussian_kl(*means, gaussian.std)
+
+
+def levels_within(levels: Tensor, limits: tuple[float, float]) -> Tensor:
+    """Those of the levels [N] that lie between the limits, which are among them."""
+    return levels[(levels >= limits[0]) & (levels <= limits[1])]
