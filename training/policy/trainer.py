@@ -116,6 +116,10 @@ class _Run:
         recipe, steps, shift = self.recipe, self.settings.steps, self.pipe.preset.flow_shift
         if recipe.objective.by_steps:
             recipe.window.check(steps)
+        if recipe.rollout.branch > steps - 2:
+            raise InputError(
+                f"rollout.branch={recipe.rollout.branch}: of {steps} steps at most {steps - 2} can be shared"
+            )
         limits = self.pipe.backbone.adapter_levels = recipe.lora.noise_levels
         levels = flow.sigma_schedule(steps, shift)[:-1]
         if not len(levels_within(levels, limits)):
@@ -347,7 +351,7 @@ def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Proce
     if recipe.compile:
         # VACE's first block and its others, with and without adapter and gradients: of 8 none would be left.
         torch._dynamo.config.recompile_limit = 32
-        transformer.compile_repeated_blocks(fullgraph=True)
+        transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     if recipe.sharded:
         shard(transformer, processes)
     return parameters
