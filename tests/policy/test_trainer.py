@@ -342,22 +342,26 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
 
 
 def test_the_alarm() -> None:
-    """A guard that falls while the reward rises, twice in a row."""
-    alarm = Evaluator.__new__(Evaluator)
-    alarm._alarm = Alarm("faces", ("motion",), drop=0.1, patience=2)
-    alarm.state = {"first": None, "alarms": 0, "step": -1}
-    told = [
-        alarm.alarm(step, {"faces": faces, "motion": motion})
-        for step, faces, motion in (
-            (0, 0.5, 0.0),
-            (2, 0.6, -0.2),
-            (4, 0.6, -0.05),
-            (6, 0.7, -0.2),
-            (6, 0.7, -0.2),  # resumed
-            (8, 0.8, -0.3),
-        )
-    ]
-    assert told[:-1] == [None] * 5
-    assert told[-1] is not None and "faces rose from 0.500 to 0.800 while motion fell" in told[-1]
+    """A guard that falls twice in a row, while the reward rises or falls with it."""
+    for last, reason in (
+        (0.8, "gamed: faces rose from 0.500 to 0.800 while motion fell from 0.000 to -0.300"),
+        (0.1, "breaks: faces fell from 0.500 to 0.100, motion fell from 0.000 to -0.300"),
+    ):
+        alarm = Evaluator.__new__(Evaluator)
+        alarm._alarm = Alarm("faces", ("motion",), drop=0.1, patience=2)
+        alarm.state = {"first": None, "alarms": 0, "step": -1}
+        told = [
+            alarm.alarm(step, {"faces": faces, "motion": motion})
+            for step, faces, motion in (
+                (0, 0.5, 0.0),
+                (2, 0.6, -0.2),
+                (4, 0.6, -0.05),
+                (6, 0.7, -0.2),
+                (6, 0.7, -0.2),  # resumed
+                (8, last, -0.3),
+            )
+        ]
+        assert told[:-1] == [None] * 5
+        assert told[-1] is not None and reason in told[-1]
     with pytest.raises(InputError, match="needs a reward and guards"):
         Alarm(reward="faces")

@@ -1,4 +1,4 @@
-"""Periodic evaluation during a run, and the alarm for a reward that is being gamed."""
+"""Periodic evaluation during a run, and the alarm for a reward that is gamed or a policy that breaks."""
 
 from __future__ import annotations
 
@@ -51,11 +51,10 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Alarm:
-    """Stop when a reward rises while a guard falls: the reward is then being gamed.
+    """Stop when a guard falls: the reward is being gamed if it rises meanwhile, else the policy breaks.
 
-    reward, guard: names of terms. drop: fall of the guard below its first value, in its own units, that sets
-    the alarm off when the reward is above its first value. patience: evaluations in a row. Without names
-    there is no alarm.
+    reward, guards: names of terms. drop: fall of a guard below its first value, in its own units, that sets
+    the alarm off. patience: evaluations in a row. Without names there is no alarm.
     """
 
     reward: str = ""
@@ -148,15 +147,17 @@ class Evaluator:
             return None
         first = state["first"] = state["first"] or dict(numbers)
         fallen = [name for name in config.guards if numbers[name] < first[name] - config.drop]
-        gamed = bool(fallen) and numbers[config.reward] > first[config.reward]
         if step != state["step"]:
-            state["alarms"], state["step"] = state["alarms"] + 1 if gamed else 0, step
+            state["alarms"], state["step"] = state["alarms"] + 1 if fallen else 0, step
         if state["alarms"] < config.patience:
             return None
-        return (
-            f"{config.reward} rose from {first[config.reward]:.3f} to {numbers[config.reward]:.3f} while "
-            + ", ".join(f"{name} fell from {first[name]:.3f} to {numbers[name]:.3f}" for name in fallen)
-        )
+        gamed = numbers[config.reward] > first[config.reward]
+        moved = {name: f"from {first[name]:.3f} to {numbers[name]:.3f}" for name in (config.reward, *fallen)}
+        guards = ", ".join(f"{name} fell {moved[name]}" for name in fallen)
+        reward = f"{config.reward} {'rose' if gamed else 'fell'} {moved[config.reward]}"
+        if gamed:
+            return f"the reward is gamed: {reward} while {guards}"
+        return f"the policy breaks: {reward}, {guards}"
 
 
 @contextmanager
