@@ -9,6 +9,7 @@ import json
 import math
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -169,26 +170,31 @@ def check_output_path(
     if exists and not overwrite:
         raise InputError(f"{name}: exists already. Choose another name or allow overwriting (--overwrite)")
     # Only making a file shows that one can be made: permission bits mean little to root or on a network disk.
-    _create_partial(target).unlink()
-    return target
+    # This one has no name, so that an interrupt leaves nothing.
+    with _no_new_file(target), tempfile.TemporaryFile(dir=target.parent):
+        return target
 
 
-def _create_partial(target: Path) -> Path:
-    """A new empty file beside `target`, hidden, with the permissions that the user's files get."""
-    partial = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+@contextmanager
+def _no_new_file(target: Path) -> Iterator[None]:
+    """Say of an error of the system that the folder of `target` is at fault."""
     try:
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield
     except OSError as error:
         message = f"output {str(target)!r}: its folder takes no new file ({error.strerror}). Choose another"
         raise ResourceError(message) from error
-    return partial
 
 
 @contextmanager
 def written_whole(target: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path to write to; on success it becomes `target`, on any exception it is removed."""
-    partial = _create_partial(target)
-    try:
+    """Give a temporary path to write to; on success it becomes `target`, on any exception it is removed.
+
+    The file has the permissions that the user's files get.
+    """
+    partial = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+    try:  # from before it exists
+        with _no_new_file(target):
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
