@@ -345,6 +345,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "another order": (info_of(reference_order="given"), "references in 'given' order; random has 'reversed'"),
     "a newer schema": (info_of(schema=99), "schema 99 is newer"),
     "no base": (info_of(base_model=None), "base_model"),
+    "no noise levels": (info_of(noise_levels=[0.8, 0.4]), "igrpo.json is not usable: noise_levels"),
     "no JSON": (lambda folder: void((folder / INFO_FILE).write_text("{")), "igrpo.json is not usable"),
     "a list": (lambda folder: void((folder / INFO_FILE).write_text("[]")), "igrpo.json is not usable"),
 }

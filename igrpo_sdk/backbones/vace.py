@@ -160,20 +160,20 @@ class VaceBackbone:
         adapted = [lowest <= level <= highest for level in sigmas.tolist()]
         kinds = list(zip(conditioning.num_references, adapted, strict=True))
         if len(set(kinds)) == 1:
-            with nullcontext() if adapted[0] else adapter_disabled(self.transformer):
-                return self._guided(latents, timesteps, conditioning, guidance_scale, unconditional_gradient)
+            gradient = unconditional_gradient
+            return self._guided(latents, timesteps, conditioning, guidance_scale, gradient, adapted[0])
         result = torch.zeros_like(latents, dtype=torch.float32)
         for kind in sorted(set(kinds)):
             rows = [row for row, other in enumerate(kinds) if other == kind]
             unused = conditioning.num_slots - kind[0]
-            with nullcontext() if kind[1] else adapter_disabled(self.transformer):
-                result[rows, :, unused:] = self._guided(
-                    latents[rows, :, unused:],
-                    timesteps[rows],
-                    conditioning.select(rows),
-                    guidance_scale,
-                    unconditional_gradient,
-                )
+            result[rows, :, unused:] = self._guided(
+                latents[rows, :, unused:],
+                timesteps[rows],
+                conditioning.select(rows),
+                guidance_scale,
+                unconditional_gradient,
+                kind[1],
+            )
         return result
 
     @torch.no_grad()
@@ -211,9 +211,17 @@ class VaceBackbone:
             cache.clear()
 
     def _guided(
-        self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning, scale: float, gradient: bool
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        scale: float,
+        gradient: bool,
+        adapted: bool,
     ) -> Tensor:
-        """v of samples with one number of references. A scale of 1 is the conditional pass alone."""
+        """v of samples with one number of references, with the adapter or as the base. A scale of 1 is the
+        conditional pass alone.
+        """
         dtype = self.transformer.patch_embedding.weight.dtype
         control, hidden = conditioning.control.to(dtype), latents.to(dtype)
 
@@ -227,12 +235,13 @@ class VaceBackbone:
             )[0]
             return output.float()
 
-        v_cond = forward(conditioning.prompt_embeds)
-        if scale == 1:
-            return v_cond
-        assert conditioning.negative_embeds is not None, "guidance needs negatives"
-        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
-            v_uncond = forward(conditioning.negative_embeds)
+        with nullcontext() if adapted else adapter_disabled(self.transformer):
+            v_cond = forward(conditioning.prompt_embeds)
+            if scale == 1:
+                return v_cond
+            assert conditioning.negative_embeds is not None, "guidance needs negatives"
+            with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+                v_uncond = forward(conditioning.negative_embeds)
         return flow.guide(v_cond, v_uncond, scale)
 
     def _texts(self, texts: Sequence[str]) -> Tensor:

@@ -92,11 +92,11 @@ def face_credit(
         if not known:
             continue
         scores = [[_compared(person, face_weights) for person in report.people] for _, report in known]
-        advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip).nan_to_num(nan=0.0)
+        advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
         unknown = [math.nan] * len(scores[0])
         acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
         acts_advantages = _over_members(torch.tensor(acts, dtype=torch.float64), _ACTING_FLOOR, clip)
-        advantages = advantages + acting_weight * acts_advantages.nan_to_num(nan=0.0)
+        advantages = advantages + acting_weight * acts_advantages
         for (video, report), of_people in zip(known, advantages.tolist(), strict=True):
             for person, of_frames in zip(report.people, of_people, strict=True):
                 credit[video] += face_cells(_boxes(person), of_frames, report.frame_numbers, cell, shape)
@@ -115,8 +115,9 @@ def _compared(person: PersonReport, weights: FaceWeights) -> list[float]:
 
 
 def _over_members(table: Tensor, floor: float, clip: float) -> Tensor:
-    """[members, K, frames], each person's each frame normalised over the members."""
-    return normalise(table.flatten(1).T, floor).clamp(-clip, clip).T.view(table.shape)
+    """[members, K, frames], each person's each frame normalised over the members; 0 for NaN."""
+    advantages = normalise(table.flatten(1).T, floor).clamp(-clip, clip).nan_to_num(nan=0.0)
+    return advantages.T.view(table.shape)
 
 
 def _span(start: float, end: float, pixels: int) -> slice:

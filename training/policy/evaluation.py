@@ -152,12 +152,14 @@ class Evaluator:
         if state["alarms"] < config.patience:
             return None
         gamed = numbers[config.reward] > first[config.reward]
-        moved = {name: f"from {first[name]:.3f} to {numbers[name]:.3f}" for name in (config.reward, *fallen)}
-        guards = ", ".join(f"{name} fell {moved[name]}" for name in fallen)
-        reward = f"{config.reward} {'rose' if gamed else 'fell'} {moved[config.reward]}"
+
+        def moved(name: str, way: str) -> str:
+            return f"{name} {way} from {first[name]:.3f} to {numbers[name]:.3f}"
+
+        guards = ", ".join(moved(name, "fell") for name in fallen)
         if gamed:
-            return f"the reward is gamed: {reward} while {guards}"
-        return f"the policy breaks: {reward}, {guards}"
+            return f"the reward is gamed: {moved(config.reward, 'rose')} while {guards}"
+        return f"the policy breaks: {moved(config.reward, 'fell')}, {guards}"
 
 
 @contextmanager

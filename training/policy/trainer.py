@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from igrpo_sdk import flow
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import add_adapter, save_adapter
-from igrpo_sdk.backbones.switching import adapter_parameters
+from igrpo_sdk.backbones.switching import ALL_LEVELS, adapter_parameters
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.faces.report import IdentityReport
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.requests import check_text
+from igrpo_sdk.sampling import make_solver
 
 from .. import checkpoint
 from ..pretrain.loop import Average
@@ -90,6 +90,7 @@ class _Run:
         self.settings = self.pipe.preset.generation(
             steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
         )
+        self._check_steps()
         self._choose_levels()
         check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
         self.prompts = DrawnAhead(recipe.prompts, recipe.seed, "train", check)
@@ -111,20 +112,24 @@ class _Run:
         self.log = PolicyLog(output, self.processes.first)
         self.sums = Sums()
 
-    def _choose_levels(self) -> None:
-        """Say where the adapter is used. Raises InputError unless the sampler has a level there to train."""
-        recipe, steps, shift = self.recipe, self.settings.steps, self.pipe.preset.flow_shift
+    def _check_steps(self) -> None:
+        """Raise InputError for steps that a rollout has not."""
+        recipe, steps = self.recipe, self.settings.steps
         if recipe.objective.by_steps:
             recipe.window.check(steps)
         if recipe.rollout.branch > steps - 2:
             raise InputError(
                 f"rollout.branch={recipe.rollout.branch}: of {steps} steps at most {steps - 2} can be shared"
             )
-        limits = self.pipe.backbone.adapter_levels = recipe.lora.noise_levels
-        levels = flow.sigma_schedule(steps, shift)[:-1]
-        if not len(levels_within(levels, limits)):
-            shown = ", ".join(f"{level:.3f}" for level in levels.tolist())
+
+    def _choose_levels(self) -> None:
+        """Say where the adapter is used. Raises InputError unless the sampler has a level there to train."""
+        preset, limits = self.pipe.preset, self.recipe.lora.noise_levels
+        timesteps = make_solver(preset.solver, self.settings.steps, preset.flow_shift).timesteps
+        if not len(levels_within(timesteps, limits)):
+            shown = ", ".join(f"{level:.3f}" for level in levels_within(timesteps, ALL_LEVELS).tolist())
             raise InputError(f"lora.noise_levels={limits}: none of the sampler's is there ({shown})")
+        self.pipe.backbone.adapter_levels = limits
 
     def _add_adapter(self) -> None:
         update, transformer = self.recipe.update, self.pipe.backbone.transformer
@@ -349,7 +354,8 @@ def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Proce
     if recipe.checkpointing:
         transformer.enable_gradient_checkpointing()
     if recipe.compile:
-        # VACE's first block and its others, with and without adapter and gradients: of 8 none would be left.
+        # VACE's first block and its others, with and without adapter and gradients, are six versions; batches
+        # of another shape would pass the limit of 8.
         torch._dynamo.config.recompile_limit = 32
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     if recipe.sharded:

@@ -189,7 +189,7 @@ class Learner:
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
         """float64 [B]: for each seed one of the adapter's levels in the sampler, from the draw's share."""
-        levels = levels_within(timesteps.double() / NUM_TRAIN_TIMESTEPS, self.backbone.adapter_levels)
+        levels = levels_within(timesteps, self.backbone.adapter_levels)
         shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
         return levels[[int(share * len(levels)) for share in shares]]
 
@@ -237,6 +237,7 @@ class Learner:
         return flow.gaussian_kl(*means, gaussian.std)
 
 
-def levels_within(levels: Tensor, limits: tuple[float, float]) -> Tensor:
-    """Those of the levels [N] that lie between the limits, which are among them."""
+def levels_within(timesteps: Tensor, limits: tuple[float, float]) -> Tensor:
+    """float64: the noise levels that a sampler tells the model, those between the limits and on them."""
+    levels = timesteps.double() / NUM_TRAIN_TIMESTEPS
     return levels[(levels >= limits[0]) & (levels <= limits[1])]
