@@ -245,7 +245,6 @@ def sample(
     guidance_scale: float,
     *,
     stochastic: Stochastic | None = None,
-    steps: range | None = None,
     progress: Callable[[Progress], None] | None = None,
     callback: StepCallback | None = None,
     cancel: Event | None = None,
@@ -253,16 +252,15 @@ def sample(
     """Integrate the flow from `noise` ([B, C, R + T, h, w], at sigma 1) to data.
 
     With `stochastic`, some steps have noise; all samples must then have the same number of references.
-    `steps`: those of the solver's that are made; `noise` is then what the first of them finds, and the
-    trajectory ends with what the last leaves. `progress` is told after every step; `callback` may look at the
-    latents, not change them. Raises `Cancelled` before the next step once `cancel` is set, `NumericsError`
-    when latents are not finite; what the callbacks raise goes through.
+    `progress` is told after every step; `callback` may look at the latents, not change them. Raises
+    `Cancelled` before the next step once `cancel` is set, `NumericsError` when latents are not finite; what
+    the callbacks raise goes through.
     """
     assert stochastic is None or len(set(conditioning.num_references)) == 1
     latents = noise.float()
     total = len(solver.timesteps)
     transitions: list[Transition] = []
-    for step in range(total) if steps is None else steps:
+    for step in range(total):
         check_cancel(cancel)
         sigma = float(solver.timesteps[step]) / NUM_TRAIN_TIMESTEPS
         velocity = backbone.velocity(latents, sigma, conditioning, guidance_scale)

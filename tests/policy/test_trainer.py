@@ -93,15 +93,10 @@ def test_an_adapter_for_some_noise_levels(tiny_directory: Path, prompts: Path, t
 
 
 @pytest.mark.parametrize("objective", [{"method": "best_of_n"}, {"method": "awm", "kl": 0.1}])
-@pytest.mark.parametrize("branch", [0, 2])
 def test_learning_from_final_latents(
-    tiny_directory: Path, prompts: Path, tmp_path: Path, objective: dict[str, Any], branch: int
+    tiny_directory: Path, prompts: Path, tmp_path: Path, objective: dict[str, Any]
 ) -> None:
-    changes: dict[str, Any] = {
-        "steps": 2,
-        "objective": objective,
-        "rollout": {"members": 2, "batch": 2, "steps": 4, "branch": branch},
-    }
+    changes: dict[str, Any] = {"steps": 2, "objective": objective}
     made = train_policy(recipe(tiny_directory, prompts, **changes), tmp_path, device="cpu")
     assert all(row["flow_matching"] > 0 for row in read_log(tmp_path, "step"))
     assert any(value.any() for name, value in adapter(made).items() if "lora_B" in name)
@@ -297,11 +292,6 @@ def test_what_cannot_be_trained(tiny_directory: Path, prompts: Path, tmp_path: P
         recipe(tiny_directory, prompts, update=twice, objective={"method": "awm"})
     with pytest.raises(InputError, match="would all be one"):
         recipe(tiny_directory, prompts, rollout={"same_noise": True}, objective={"method": "best_of_n"})
-    with pytest.raises(InputError, match=r"rollout\.branch=1: for objective.method=awm"):
-        recipe(tiny_directory, prompts, rollout={"branch": 1})
-    branched = recipe(tiny_directory, prompts, rollout={"branch": 3, "steps": 4}, objective={"method": "awm"})
-    with pytest.raises(InputError, match="of 4 steps at most 2 can be shared"):
-        train_policy(branched, tmp_path, device="cpu")
     some = {"noise_levels": (0.5, 0.6)}
     with pytest.raises(InputError, match=r"lora\.noise_levels=.*needs the adapter in all steps"):
         recipe(tiny_directory, prompts, lora=some)

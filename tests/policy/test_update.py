@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -184,28 +184,6 @@ def test_members_differ_and_come_back() -> None:
     assert torch.equal(same.before[0], same.before[1]) and not torch.equal(same.after[0], same.after[1])
 
 
-@pytest.mark.parametrize("branch", [1, 2])
-def test_members_have_their_first_steps_in_common(monkeypatch: pytest.MonkeyPatch, branch: int) -> None:
-    """One video a group runs through them; then each member goes its own way, whatever the batch is."""
-    asked: list[int] = []
-    velocity = Toy.velocity
-
-    def counted(self: Toy, latents: Tensor, *rest: Any, **options: Any) -> Tensor:
-        asked.append(len(latents))
-        return velocity(self, latents, *rest, **options)
-
-    monkeypatch.setattr(Toy, "velocity", counted)
-    steps, config = PRESET.steps, RolloutConfig(members=4, batch=8, branch=branch)
-    [both] = roll(Toy(), config, groups(1, 1))
-    assert asked == [2] * branch + [8] * (steps - branch)
-    members = both.trajectory.latents
-    assert len({tuple(row.flatten().tolist()) for row in members}) == 8
-    halves = [chunk.trajectory.latents for chunk in roll(Toy(), replace(config, batch=2), groups(1, 1))]
-    torch.testing.assert_close(torch.cat(halves), members)
-    near, far = (members[:4] - members[0]).abs().mean(), (members[4:] - members[0]).abs().mean()
-    assert near < far
-
-
 @pytest.mark.parametrize("kind", ["mean", "velocity"])
 def test_divergence_from_the_model_without_its_adapter(kind: Literal["mean", "velocity"]) -> None:
     """Nothing is pulled while the adapter is still the base; afterwards the gradient is not zero."""
@@ -367,14 +345,7 @@ def test_objectives_that_cannot_be(wrong: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"members": 1},
-        {"members": 8, "batch": 3},
-        {"level": 0.0},
-        {"noise": "cps", "level": 1.5},
-        {"branch": -1},
-    ],
+    "wrong", [{"members": 1}, {"members": 8, "batch": 3}, {"level": 0.0}, {"noise": "cps", "level": 1.5}]
 )
 def test_rollouts_that_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="rollout"):

@@ -10,7 +10,6 @@ import torch
 from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from igrpo_sdk.training.policy.credit import face_cells, face_credit
 from igrpo_sdk.training.rewards.base import Rollout
-from igrpo_sdk.training.rewards.faces import FaceWeights
 from igrpo_sdk.training.rewards.measuring import Measurer
 
 SHAPE = (2, 3, 4)
@@ -32,7 +31,7 @@ def report(*people: PersonReport) -> IdentityReport:
 def credit(*reports: IdentityReport | None, clip: float = 5.0) -> list[torch.Tensor]:
     """Of one group."""
     videos = {(7, member): one for member, one in enumerate(reports)}
-    return list(face_credit(videos, {}, FaceWeights(), 1.0, CELL, SHAPE, 0.01, clip).values())
+    return list(face_credit(videos, {}, 1.0, CELL, SHAPE, 0.01, clip).values())
 
 
 def test_latents_of_a_box() -> None:
@@ -78,6 +77,16 @@ def test_a_missing_face_is_not_learned_from_as_such() -> None:
     assert float(weights[0][0, 1, 1]) > 0 > float(weights[2][0, 1, 1])
 
 
+def test_being_like_everybody_is_not_likeness() -> None:
+    """Equally like themselves, but one looks as much like the other reference, at a place and without."""
+    box = (12.0, 13.0, 16.0, 17.0)
+    at_place = {"place": "left", "owned": (0.6, 0.6), "owned_boxes": (box, box)}
+    for name, others in (("owned_margin", at_place), ("margin", {})):
+        apart, alike = (person(0.6, 1, **others, **{name: (m, m)}) for m in (0.5, -0.1))
+        more, less = credit(report(apart), report(alike))
+        assert more[:, 1, 1].tolist() == [1.0, 1.0] and torch.equal(more, -less)
+
+
 def test_who_enters_late_is_not_the_worse() -> None:
     """Without places nobody says who should be there yet: two who are equally like themselves are equal."""
     box = (12.0, 13.0, 16.0, 17.0)
@@ -92,7 +101,7 @@ def test_who_acts_as_the_prompt_says_is_credited() -> None:
     """Two equal faces, of whom one nods; a third was not read, and counts as neither."""
     videos = {(0, member): report(person(0.5, 1)) for member in range(3)}
     acting = {(0, 0): [0.9], (0, 1): [0.1], (0, 2): None}
-    nods, stares, unread = face_credit(videos, acting, FaceWeights(), 2.0, CELL, SHAPE, 0.01, 5.0).values()
+    nods, stares, unread = face_credit(videos, acting, 2.0, CELL, SHAPE, 0.01, 5.0).values()
     assert nods[:, 1, 1].tolist() == pytest.approx([2.0, 2.0])
     assert torch.equal(nods, -stares) and not unread.any()
 
@@ -100,7 +109,7 @@ def test_who_acts_as_the_prompt_says_is_credited() -> None:
 def test_who_all_act_as_the_prompt_says_are_hardly_told_apart() -> None:
     videos = {(0, member): report(person(0.5, 1)) for member in range(2)}
     acting = {(0, 0): [1.0], (0, 1): [0.99]}
-    more, less = face_credit(videos, acting, FaceWeights(), 1.0, CELL, SHAPE, 0.001, 5.0).values()
+    more, less = face_credit(videos, acting, 1.0, CELL, SHAPE, 0.001, 5.0).values()
     assert more[:, 1, 1].tolist() == pytest.approx([0.05, 0.05], rel=1e-3)
     assert torch.equal(more, -less)
 
@@ -121,6 +130,6 @@ def test_rendered_people(measurer: Measurer, right: Rollout, strangers: Rollout)
     assert measurer.reports(rollouts) == measurer.known(rollouts)
     shape = (2, right.frames.shape[1] // 4, right.frames.shape[2] // 4)
     videos = {(0, member): one for member, one in enumerate(measurer.known(rollouts))}
-    good, bad = face_credit(videos, {}, FaceWeights(), 1.0, (4, 4), shape, 0.01, 5.0).values()
+    good, bad = face_credit(videos, {}, 1.0, (4, 4), shape, 0.01, 5.0).values()
     assert torch.equal(good, -bad) and float(good.min()) == 0
     assert 0.02 < float((good > 0).float().mean()) < 0.8

@@ -109,11 +109,6 @@ class PolicyRecipe:
                 f"rollout.same_noise=true: with objective.method={self.objective.method} steps lack noise; "
                 "the videos of a group would all be one; set it to false"
             )
-        if self.rollout.branch and (self.objective.by_steps or self.rollout.same_noise):
-            raise InputError(
-                f"rollout.branch={self.rollout.branch}: for objective.method=awm and best_of_n, and without "
-                "rollout.same_noise; set it to 0"
-            )
         if self.objective.by_steps and self.lora.noise_levels != ALL_LEVELS:
             raise InputError(
                 f"lora.noise_levels={self.lora.noise_levels}: objective.method=grpo needs the adapter in all"

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from igrpo_sdk.faces.report import IdentityReport, PersonReport
 
-from ..rewards.faces import FaceWeights, person_scores
 from .advantages import normalise
 from .rollout import Video
 
@@ -59,7 +58,6 @@ def face_cells(
 def face_credit(
     reports: Mapping[Video, IdentityReport | None],
     acting: Mapping[Video, Sequence[float] | None],
-    face_weights: FaceWeights,
     acting_weight: float,
     cell: tuple[int, int],
     shape: Sequence[int],
@@ -68,8 +66,9 @@ def face_credit(
 ) -> dict[Video, Tensor]:
     """What the latents of each video, by (group, member), weigh: float32 [T, h, w].
 
-    The sum over people of their advantage in each frame, where their face is: `person_scores` of the frame,
-    and with its weight how well they act as the prompt says, both normalised over the members of the group
+    The sum over people of their advantage in each frame, where their face is: how much more it is like them
+    than like anybody else of the references (with one reference: how much it is like them), and with its
+    weight how well they act as the prompt says, both normalised over the members of the group
     (`advantages.normalise`) to [-clip, clip]. With places a person's face is the one that stands at their
     place. Without, nobody who is not seen in a frame is compared there: people may enter, and those who do
     so early would else be the better ones. Of every latent the mean over the group is taken off: where a face
@@ -79,7 +78,7 @@ def face_credit(
     Args:
         reports: of every video; None for one that was not measured.
         acting: of every video, one number a person; None, or no entry, where that is not known.
-        face_weights, acting_weight: of the parts of `person_scores`, and of `acting` beside it.
+        acting_weight: of `acting`, beside 1 for the faces.
         cell, shape: see `face_cells`.
         floor, clip: of advantages; `acting` has a floor of its own.
     """
@@ -91,7 +90,7 @@ def face_credit(
         known = [(video, report) for video in videos if (report := reports[video]) is not None]
         if not known:
             continue
-        scores = [[_compared(person, face_weights) for person in report.people] for _, report in known]
+        scores = [[_likeness(person) for person in report.people] for _, report in known]
         advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
         unknown = [math.nan] * len(scores[0])
         acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
@@ -106,12 +105,12 @@ def face_credit(
     return credit
 
 
-def _compared(person: PersonReport, weights: FaceWeights) -> list[float]:
-    """`person_scores`, NaN in frames that are not to be compared."""
-    scores = person_scores(person, weights)
-    if person.place is not None:
-        return scores
-    return [math.nan if box is None else one for one, box in zip(scores, person.boxes, strict=True)]
+def _likeness(person: PersonReport) -> Sequence[float]:
+    """How much more like themselves than like others a person is in each frame; NaN where not compared."""
+    if person.owned is not None:
+        return person.owned if person.owned_margin is None else person.owned_margin
+    likeness = person.similarity if person.margin is None else person.margin
+    return [math.nan if box is None else one for one, box in zip(likeness, person.boxes, strict=True)]
 
 
 def _over_members(table: Tensor, floor: float, clip: float) -> Tensor:

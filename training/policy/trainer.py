@@ -90,7 +90,8 @@ class _Run:
         self.settings = self.pipe.preset.generation(
             steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
         )
-        self._check_steps()
+        if recipe.objective.by_steps:
+            recipe.window.check(self.settings.steps)
         self._choose_levels()
         check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
         self.prompts = DrawnAhead(recipe.prompts, recipe.seed, "train", check)
@@ -111,16 +112,6 @@ class _Run:
         )
         self.log = PolicyLog(output, self.processes.first)
         self.sums = Sums()
-
-    def _check_steps(self) -> None:
-        """Raise InputError for steps that a rollout has not."""
-        recipe, steps = self.recipe, self.settings.steps
-        if recipe.objective.by_steps:
-            recipe.window.check(steps)
-        if recipe.rollout.branch > steps - 2:
-            raise InputError(
-                f"rollout.branch={recipe.rollout.branch}: of {steps} steps at most {steps - 2} can be shared"
-            )
 
     def _choose_levels(self) -> None:
         """Say where the adapter is used. Raises InputError unless the sampler has a level there to train."""
@@ -225,8 +216,6 @@ class _Run:
         """What latents of faces weigh beside the advantage of the video; nothing without `face_credit`."""
         if self.measurer is None:
             return {}
-        faces, objective = self.recipe.rewards.faces, self.recipe.objective
-        assert faces is not None
         reports, acting = dict[Video, IdentityReport | None](), dict[Video, list[float] | None]()
         for chunk, _ in part:
             reports.update(zip(chunk.videos, self.measurer.known(chunk.rollouts), strict=True))
@@ -238,8 +227,7 @@ class _Run:
         return face_credit(
             reports,
             acting,
-            faces.options,
-            objective.acting_credit,
+            self.recipe.objective.acting_credit,
             chunk.cell,
             chunk.trajectory.video_latents.shape[2:],
             config.std_floor,

@@ -13,7 +13,7 @@ from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from .base import Rollout, Scores
 from .measuring import Measurer
 
-__all__ = ["FaceReward", "FaceWeights", "face_score", "person_scores"]
+__all__ = ["FaceReward", "FaceWeights", "face_score"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,6 @@ def face_score(report: IdentityReport, weights: FaceWeights = FaceWeights()) -> 
         - weights.switches * switches
         - weights.head_count * min(1.0, report.head_count_error)
     )
-
-
-def person_scores(person: PersonReport, weights: FaceWeights = FaceWeights()) -> list[float]:
-    """s_k - w_confusion c_k of `face_score`, of one person in each frame."""
-    pairs = zip(_likeness(person), _confusion(person), strict=True)
-    return [likeness - weights.confusion * confusion for likeness, confusion in pairs]
 
 
 def _likeness(person: PersonReport) -> Sequence[float]:
