@@ -90,7 +90,7 @@ def face_credit(
         known = [(video, report) for video in videos if (report := reports[video]) is not None]
         if not known:
             continue
-        scores = [[_likeness(person) for person in report.people] for _, report in known]
+        scores = [[_compared(person) for person in report.people] for _, report in known]
         advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
         unknown = [math.nan] * len(scores[0])
         acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
@@ -105,7 +105,7 @@ def face_credit(
     return credit
 
 
-def _likeness(person: PersonReport) -> Sequence[float]:
+def _compared(person: PersonReport) -> Sequence[float]:
     """How much more like themselves than like others a person is in each frame; NaN where not compared."""
     if person.owned is not None:
         return person.owned if person.owned_margin is None else person.owned_margin
