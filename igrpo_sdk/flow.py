@@ -23,6 +23,7 @@ from torch import Tensor
 __all__ = [
     "GaussianStep",
     "NoiseKind",
+    "add_change",
     "cps_step",
     "data_from_velocity",
     "diffusion",
@@ -65,6 +66,15 @@ def euler_step(x: Tensor, v: Tensor, sigma: float | Tensor, sigma_next: float | 
 def guide(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float) -> Tensor:
     """Classifier-free guidance, v_u + g (v_c - v_u) (Ho & Salimans 2022, arXiv 2207.12598)."""
     return v_uncond + guidance_scale * (v_cond - v_uncond)
+
+
+def add_change(v_guided: Tensor, v_adapted: Tensor, v_base: Tensor, weight: float) -> Tensor:
+    """v_guided + w (v_adapted - v_base): what an adapter changes of one pass, added once.
+
+    With the adapter in both passes of guidance its changes c and u of them become g c - (g - 1) u: u, which
+    matching the videos of prompts does not train, counts nearly as much as c.
+    """
+    return v_guided + weight * (v_adapted - v_base)
 
 
 def shift_sigmas(sigma: Tensor, shift: float) -> Tensor:

@@ -26,13 +26,14 @@ from igrpo_sdk.adapters.files import WEIGHTS_FILE, read_adapter
 from igrpo_sdk.adapters.info import INFO_FILE, AdapterInfo
 from igrpo_sdk.adapters.lora import (
     OFFICIAL_TARGETS,
+    Adapter,
     LoraSettings,
     add_adapter,
     remove_adapter,
     save_adapter,
 )
 from igrpo_sdk.backbones.marks import weights_mark
-from igrpo_sdk.backbones.switching import ALL_LEVELS, adapter_disabled, adapter_parameters
+from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled, adapter_parameters
 from igrpo_sdk.errors import HubError, InputError, NumericsError, ResourceError, WeightsError
 from igrpo_sdk.sampling import draw_noise
 
@@ -346,6 +347,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "a newer schema": (info_of(schema=99), "schema 99 is newer"),
     "no base": (info_of(base_model=None), "base_model"),
     "no noise levels": (info_of(noise_levels=[0.8, 0.4]), "igrpo.json is not usable: noise_levels"),
+    "no guidance": (info_of(guidance=0), "igrpo.json is not usable: guidance"),
     "no JSON": (lambda folder: void((folder / INFO_FILE).write_text("{")), "igrpo.json is not usable"),
     "a list": (lambda folder: void((folder / INFO_FILE).write_text("[]")), "igrpo.json is not usable"),
 }
@@ -361,7 +363,7 @@ def test_s9_s10_what_is_wrong_is_refused_and_changes_nothing(
     with pytest.raises(WeightsError, match=message):
         pipe.load_adapter(adapter)
     assert pipe.adapter is not None
-    said = {"name": "random", "hash": pipe.adapter.hash, "noise_levels": [0.0, 1.0]}
+    said = {"name": "random", "hash": pipe.adapter.hash, "noise_levels": [0.0, 1.0], "guidance": None}
     assert pipe.adapter.settings == {**said, "scale": 0.5}
     pipe.unload_adapter()
     assert torch.equal(says(pipe.backbone.transformer), base)
@@ -501,26 +503,37 @@ def test_an_error_inside_leaves_the_adapter_on(pipe: IdentityPipeline, saved: Pa
     assert torch.equal(says(pipe.backbone.transformer), aligned)
 
 
-def test_an_adapter_is_used_at_its_noise_levels(pipe: IdentityPipeline, tmp_path: Path) -> None:
-    """At others the model is the base, bit for bit, in a batch of several levels too."""
-    backbone = pipe.backbone
-    backbone.adapter_levels = (0.4, 0.8)
-    directory = make_adapter(pipe, tmp_path / "some")
-    backbone.adapter_levels = ALL_LEVELS
-    request = pipe.check_inputs(people(2), PROMPT, 1)
-    conditions = pipe.encode(request)
-    noise = draw_noise([1], [backbone.latent_shape(request.config.geometry, 2)])
+class Velocities:
+    """Those of one request at noise levels, in one batch."""
+
+    def __init__(self, pipe: IdentityPipeline) -> None:
+        self.backbone = pipe.backbone
+        request = pipe.check_inputs(people(2), PROMPT, 1)
+        self.conditions = pipe.encode(request)
+        self.noise = draw_noise([1], [pipe.backbone.latent_shape(request.config.geometry, 2)])
 
     @torch.no_grad()
-    def said(*levels: float) -> Tensor:
-        part, many = conditions.select([0] * len(levels)), noise.expand(len(levels), -1, -1, -1, -1)
-        return backbone.velocity(many, torch.tensor(levels, dtype=torch.float64), part, 3.0)
+    def __call__(self, *levels: float, guidance: float = 3.0) -> Tensor:
+        part = self.conditions.select([0] * len(levels))
+        many = self.noise.expand(len(levels), -1, -1, -1, -1)
+        return self.backbone.velocity(many, torch.tensor(levels, dtype=torch.float64), part, guidance)
 
-    levels = (0.9, 0.8, 0.5, 0.4, 0.1)
-    before = [said(level) for level in levels]
+
+def used(pipe: IdentityPipeline, directory: Path, use: AdapterUse) -> Adapter:
+    """An adapter made for a use, and loaded: what it is used for is written beside it."""
+    pipe.backbone.adapter_use = use
+    make_adapter(pipe, directory)
+    pipe.backbone.adapter_use = AdapterUse()
     pipe.load_adapter(directory)
-    adapter = pipe.adapter
-    assert adapter is not None and adapter.info is not None and adapter.info.noise_levels == (0.4, 0.8)
+    assert pipe.adapter is not None and pipe.adapter.info is not None and pipe.adapter.info.use == use
+    return pipe.adapter
+
+
+def test_an_adapter_is_used_at_its_noise_levels(pipe: IdentityPipeline, tmp_path: Path) -> None:
+    """At others the model is the base, bit for bit, in a batch of several levels too."""
+    said, levels = Velocities(pipe), (0.9, 0.8, 0.5, 0.4, 0.1)
+    before = [said(level) for level in levels]
+    adapter = used(pipe, tmp_path / "some", AdapterUse((0.4, 0.8)))
     assert adapter.settings is not None and adapter.settings["noise_levels"] == [0.4, 0.8]
     after = [said(level) for level in levels]
     same = [torch.equal(*pair) for pair in zip(before, after, strict=True)]
@@ -528,10 +541,36 @@ def test_an_adapter_is_used_at_its_noise_levels(pipe: IdentityPipeline, tmp_path
     torch.testing.assert_close(said(*levels), torch.cat(after), rtol=1e-4, atol=1e-4)
     with adapter.disabled():
         assert torch.equal(said(0.5), before[2])
-    with pytest.raises(InputError, match=r"fuse: .*\(0.4, 0.8\) alone"):
+    with pytest.raises(InputError, match=r"fuse: .*\(0.4, 0.8\)"):
         adapter.fuse()
     pipe.unload_adapter()
-    assert backbone.adapter_levels == ALL_LEVELS and torch.equal(said(0.5), before[2])
+    assert pipe.backbone.adapter_use == AdapterUse() and torch.equal(said(0.5), before[2])
+
+
+def test_guidance_of_an_adapter_adds_its_change_once(pipe: IdentityPipeline, tmp_path: Path) -> None:
+    """guide(base) + w (v_adapted - v_base) of the passes with the prompt; without guidance v_adapted."""
+    said = Velocities(pipe)
+    alone, guided = said(0.9, 0.5, guidance=1.0), said(0.9, 0.5)
+    adapter = used(pipe, tmp_path / "added", AdapterUse((0.4, 0.8), 2.5))
+    assert adapter.settings is not None and adapter.settings["guidance"] == 2.5
+    adapted = said(0.9, 0.5, guidance=1.0)
+    changed = (adapted - alone).abs().amax(dim=(1, 2, 3, 4))
+    assert changed[0] < 1e-4 and changed[1] > 1e-2
+    torch.testing.assert_close(said(0.9, 0.5), guided + 2.5 * (adapted - alone), rtol=1e-4, atol=1e-4)
+    with adapter.disabled():
+        torch.testing.assert_close(said(0.9, 0.5), guided, rtol=1e-4, atol=1e-4)
+    adapter.scale = 0.0
+    torch.testing.assert_close(said(0.9, 0.5), guided, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match=r"fuse: .*guidance=2.5"):
+        adapter.fuse()
+
+
+@pytest.mark.parametrize("guidance", [0, -1.0, float("nan"), 31.0, "4", True])
+def test_guidance_that_is_none(guidance: Any) -> None:
+    with pytest.raises(InputError, match="guidance"):
+        LoraSettings(guidance=guidance)
+    with pytest.raises(InputError, match="guidance"):
+        AdapterInfo("random", "reversed", guidance=guidance)
 
 
 @pytest.mark.parametrize("levels", [(0.5, 0.5), (0.8, 0.4), (-0.1, 1.0), (0.0, 1.1), (0.5,), 0.5, ("a", "b")])
@@ -562,7 +601,7 @@ def test_videos_say_what_they_were_made_with(pipe: IdentityPipeline, saved: Path
     pipe.load_adapter(saved, 0.5)
     assert pipe.adapter is not None
     video = make()
-    said = {"name": "random", "hash": pipe.adapter.hash, "noise_levels": [0.0, 1.0]}
+    said = {"name": "random", "hash": pipe.adapter.hash, "noise_levels": [0.0, 1.0], "guidance": None}
     assert video.settings["adapter"] == {**said, "scale": 0.5}
     assert not np.array_equal(video.frames, plain.frames)
     with pipe.adapter.disabled():

@@ -14,7 +14,7 @@ import torch
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.loading import REPO_ID, resolve
 from igrpo_sdk.backbones.marks import weights_mark
-from igrpo_sdk.backbones.switching import ALL_LEVELS, check_levels
+from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.config import Geometry, Preset, preset_names
 from igrpo_sdk.errors import InputError, WeightsError
 
@@ -34,8 +34,8 @@ class AdapterInfo:
     base_model: what `IdentityPipeline.from_pretrained` loads the base by; base_revision: of a Hub repository.
     base_weights: `weights_mark` of the base's transformer. reference_order: how references stood in the
     tensors it was trained on (`Backbone.reference_order`). geometry, solver, steps, guidance_scale,
-    flow_shift: what it was trained for. noise_levels: the lowest and the highest in [0, 1] that it is used at
-    (`Backbone.adapter_levels`); diffusers does not know of them. reward: the recipe or the reward it was
+    flow_shift: what it was trained for. noise_levels, guidance: how it is used (`AdapterUse`); diffusers does
+    not know of them. reward: the recipe or the reward it was
     trained with. metrics: name to number. code_version: of igrpo-sdk, which wrote the file.
     """
 
@@ -48,7 +48,8 @@ class AdapterInfo:
     steps: int | None = None
     guidance_scale: float | None = None
     flow_shift: float | None = None
-    noise_levels: tuple[float, float] = ALL_LEVELS
+    noise_levels: tuple[float, float] = AdapterUse.noise_levels
+    guidance: float | None = None
     reward: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     code_version: str | None = None
@@ -59,7 +60,12 @@ class AdapterInfo:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise InputError(f"{name}: {value!r}; give a word")
-        check_levels(self.noise_levels)
+        _ = self.use
+
+    @property
+    def use(self) -> AdapterUse:
+        """How the adapter is used."""
+        return AdapterUse(self.noise_levels, self.guidance)
 
     @classmethod
     def of(
@@ -72,7 +78,7 @@ class AdapterInfo:
         """What is to be said of an adapter that is trained on a pipeline's `preset` and its model.
 
         Ask before the model is sharded or fused: the mark is that of its weights as they are. Its
-        `adapter_levels` are those of the adapter.
+        `adapter_use` is that of the adapter.
         `reward`, `metrics`: how and how well it was made.
         """
         return cls(
@@ -85,7 +91,8 @@ class AdapterInfo:
             steps=preset.steps,
             guidance_scale=preset.guidance_scale,
             flow_shift=preset.flow_shift,
-            noise_levels=backbone.adapter_levels,
+            noise_levels=backbone.adapter_use.noise_levels,
+            guidance=backbone.adapter_use.guidance,
             reward=reward,
             metrics=dict(metrics or {}),
             code_version=metadata.version("igrpo-sdk"),

@@ -23,11 +23,10 @@ from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.switching import (
     ADAPTER,
-    ALL_LEVELS,
+    AdapterUse,
     adapter_disabled,
     adapter_layers,
     adapter_parameters,
-    check_levels,
 )
 from igrpo_sdk.config import check_number, check_seed, check_whole
 from igrpo_sdk.errors import InputError, WeightsError
@@ -63,14 +62,15 @@ MAX_RANK, MAX_ALPHA = 1024, 4096.0
 class LoraSettings:
     """A LoRA to train: rank r, alpha, and the linear layers that get one, by the ends of their names.
 
-    noise_levels: the lowest and the highest in [0, 1] that it is used at, in training and after; at others
-    the model stays the base. Wan 2.2 has weights by noise level too.
+    noise_levels, guidance: how it is used (`AdapterUse`), in training and after. Wan 2.2 has weights by noise
+    level too.
     """
 
     rank: int = 32
     alpha: float = 32.0
     targets: tuple[str, ...] = OFFICIAL_TARGETS
-    noise_levels: tuple[float, float] = ALL_LEVELS
+    noise_levels: tuple[float, float] = AdapterUse.noise_levels
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -78,7 +78,12 @@ class LoraSettings:
         check_number("alpha", self.alpha, 1e-6, MAX_ALPHA)
         if not isinstance(self.targets, tuple) or not self.targets:
             raise InputError(f"targets: {self.targets!r}; give a tuple of names, such as to_q")
-        check_levels(self.noise_levels)
+        _ = self.use
+
+    @property
+    def use(self) -> AdapterUse:
+        """How the adapter is used."""
+        return AdapterUse(self.noise_levels, self.guidance)
 
 
 def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.Parameter]:
@@ -177,7 +182,7 @@ class Adapter:
         self._scale, self._off = 1.0, False
         self._originals: dict[str, Tensor] = {}
         _inject(transformer, file)
-        backbone.adapter_levels = file.info.noise_levels if file.info else ALL_LEVELS
+        backbone.adapter_use = file.info.use if file.info else AdapterUse()
         self.scale = scale
 
     @property
@@ -203,11 +208,14 @@ class Adapter:
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """What a video made now is made with: name, hash, scale and noise levels; None while it is off."""
+        """What a video made now is made with: name, hash, scale, noise levels and guidance; None while it is
+        off.
+        """
         if self._off:
             return None
-        levels = list(self._backbone.adapter_levels)
-        return {"name": self.name, "hash": self.hash, "scale": self._scale, "noise_levels": levels}
+        use = self._backbone.adapter_use
+        said = {"name": self.name, "hash": self.hash, "scale": self._scale}
+        return said | {"noise_levels": list(use.noise_levels), "guidance": use.guidance}
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -226,17 +234,17 @@ class Adapter:
 
     def fuse(self) -> None:
         """Add the adapter into the weights, for speed: the same up to rounding. Raises `InputError` while it
-        is off, and for one that is not used at all noise levels.
+        is off, and for one that is used at some noise levels alone, or with guidance of its own.
 
         The weights are kept on the CPU, so that `unfuse` gives them back bit for bit.
         """
         with self._lock:
             if self._off:
                 raise InputError("fuse: the adapter is switched off; fuse it outside of disabled()")
-            if self._backbone.adapter_levels != ALL_LEVELS:
+            if (use := self._backbone.adapter_use) != AdapterUse():
                 raise InputError(
-                    f"fuse: adapter {self.name} is used at noise levels {self._backbone.adapter_levels} "
-                    "alone; leave it unfused"
+                    f"fuse: adapter {self.name} needs the base beside it, with noise_levels="
+                    f"{use.noise_levels} and guidance={use.guidance}; leave it unfused"
                 )
             if self.fused:
                 return
@@ -258,7 +266,7 @@ class Adapter:
         with self._lock:
             self.unfuse()
             remove_adapter(self._transformer)
-            self._backbone.adapter_levels = ALL_LEVELS
+            self._backbone.adapter_use = AdapterUse()
 
 
 def check_fit(transformer: Any, file: AdapterFile) -> None:

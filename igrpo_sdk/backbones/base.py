@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.references import Reference
 
@@ -65,12 +66,11 @@ class Backbone(Protocol):
 
     Gradients: `velocity` runs under the caller's autograd mode; `encode` and `decode` never record.
     `transformer`: the module that `velocity` runs, a diffusers model; adapters are put into it.
-    `adapter_levels`: the lowest and the highest noise level, both in [0, 1], at which an adapter in it is
-    used; at others `velocity` is the base's.
+    `adapter_use`: how `velocity` makes use of an adapter in it.
     """
 
     transformer: Any
-    adapter_levels: tuple[float, float]
+    adapter_use: AdapterUse
 
     @property
     def reference_order(self) -> ReferenceOrder:

@@ -1,4 +1,4 @@
-"""The adapter that lies in a transformer: its parameters, and the model without it.
+"""The adapter that lies in a transformer: its parameters, how it is used, and the model without it.
 
 Layers are those of PEFT. There is one adapter at a time, and it has one name.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -15,25 +16,46 @@ from igrpo_sdk.errors import InputError
 
 __all__ = [
     "ADAPTER",
-    "ALL_LEVELS",
+    "AdapterUse",
     "adapter_disabled",
     "adapter_layers",
     "adapter_parameters",
-    "check_levels",
 ]
 
 ADAPTER = "igrpo"
 """What PEFT and diffusers call our adapter."""
 
-ALL_LEVELS = (0.0, 1.0)
-"""Noise levels, the lowest and the highest, at which an adapter is used unless it says something else."""
+_MAX_GUIDANCE = 30.0
 
 
-def check_levels(levels: Any) -> None:
-    """Raise InputError unless `levels` are the lowest and the highest of some noise levels in [0, 1]."""
-    numbers = isinstance(levels, tuple) and all(isinstance(one, int | float) for one in levels)
-    if not (numbers and len(levels) == 2 and 0 <= levels[0] < levels[1] <= 1):
-        raise InputError(f"noise_levels: {levels!r}; give two numbers in [0, 1], the first the lower")
+@dataclass(frozen=True)
+class AdapterUse:
+    """How a model's velocity makes use of an adapter; the default is what diffusers does.
+
+    noise_levels: the lowest and the highest in [0, 1] that it is used at; at others the model is the base.
+    guidance: weight in (0, 30] of what it changes in the pass with the prompt, added to the base's velocity
+    with guidance (`flow.add_change`). None: it is in both passes of guidance, which multiplies its change of
+    the one with the prompt and subtracts that of the other. Without guidance the two are the same.
+    """
+
+    noise_levels: tuple[float, float] = (0.0, 1.0)
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for what is none."""
+        levels, guidance = self.noise_levels, self.guidance
+        numbers = isinstance(levels, tuple) and all(isinstance(one, int | float) for one in levels)
+        if not (numbers and len(levels) == 2 and 0 <= levels[0] < levels[1] <= 1):
+            raise InputError(f"noise_levels: {levels!r}; give two numbers in [0, 1], the first the lower")
+        number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+        if guidance is not None and not (number and 0 < guidance <= _MAX_GUIDANCE):
+            raise InputError(
+                f"guidance: {guidance!r} of the adapter; give a number in (0, {_MAX_GUIDANCE:g}], or none"
+            )
+
+    def at(self, level: float) -> bool:
+        """Whether it is used at a noise level."""
+        return self.noise_levels[0] <= level <= self.noise_levels[1]
 
 
 def adapter_layers(transformer: Any) -> Mapping[str, Any]:
@@ -54,18 +76,20 @@ def adapter_disabled(transformer: Any) -> Iterator[None]:
 
     What trains outside trains again afterwards. Not for a fused adapter: `Adapter.disabled` knows of that.
     """
-    layers = adapter_layers(transformer)
-    if not layers:
-        yield
-        return
-    assert not any(layer.merged for layer in layers.values()), "unfuse before"
-    training = {name for name, p in adapter_parameters(transformer).items() if p.requires_grad}
-    were_off = any(layer.disable_adapters for layer in layers.values())
-    transformer.disable_lora()
+    layers = [layer for layer in adapter_layers(transformer).values() if not layer.disable_adapters]
+    assert not any(layer.merged for layer in layers), "unfuse before"
+    trained = {
+        parameter: parameter.requires_grad
+        for layer in layers
+        for name, parameter in layer.named_parameters()
+        if f".{ADAPTER}." in name
+    }
+    for layer in layers:
+        layer.enable_adapters(False)
     try:
         yield
     finally:
-        if not were_off:
-            transformer.enable_lora()  # which makes everything trainable
-        for name, parameter in adapter_parameters(transformer).items():
-            parameter.requires_grad_(name in training)
+        for layer in layers:
+            layer.enable_adapters(True)  # which makes everything trainable
+        for parameter, trains in trained.items():
+            parameter.requires_grad_(trains)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Conditioning, ReferenceOrder
-from igrpo_sdk.backbones.switching import ALL_LEVELS, adapter_disabled
+from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
 from igrpo_sdk.backbones.wan_vae import clips_at_once, decode_sequence, encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import NumericsError, WeightsError
@@ -80,7 +80,7 @@ class VaceBackbone:
             if found != needed:
                 raise WeightsError(f"transformer: {name} is {found}; its VAE and text encoder need {needed}")
         self._text_cache, self._picture_cache, self._empty_cache = _Cache(64), _Cache(64), _Cache(4)
-        self.adapter_levels: tuple[float, float] = ALL_LEVELS
+        self.adapter_use = AdapterUse()
         self._decode_clips: Callable[[Any, Tensor], Tensor] = decode_sequence
 
     @property
@@ -156,8 +156,7 @@ class VaceBackbone:
         # In float64 a whole number of thousandths comes back as that number.
         sigmas = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").expand(len(conditioning))
         timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).float().to(latents.device)
-        lowest, highest = self.adapter_levels
-        adapted = [lowest <= level <= highest for level in sigmas.tolist()]
+        adapted = [self.adapter_use.at(level) for level in sigmas.tolist()]
         kinds = list(zip(conditioning.num_references, adapted, strict=True))
         if len(set(kinds)) == 1:
             gradient = unconditional_gradient
@@ -220,7 +219,7 @@ class VaceBackbone:
         adapted: bool,
     ) -> Tensor:
         """v of samples with one number of references, with the adapter or as the base. A scale of 1 is the
-        conditional pass alone.
+        conditional pass alone; with others an adapter with guidance of its own takes a third pass.
         """
         dtype = self.transformer.patch_embedding.weight.dtype
         control, hidden = conditioning.control.to(dtype), latents.to(dtype)
@@ -235,14 +234,18 @@ class VaceBackbone:
             )[0]
             return output.float()
 
-        with nullcontext() if adapted else adapter_disabled(self.transformer):
+        weight = self.adapter_use.guidance if adapted and scale != 1 else None
+        with nullcontext() if adapted and weight is None else adapter_disabled(self.transformer):
             v_cond = forward(conditioning.prompt_embeds)
             if scale == 1:
                 return v_cond
             assert conditioning.negative_embeds is not None, "guidance needs negatives"
             with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
                 v_uncond = forward(conditioning.negative_embeds)
-        return flow.guide(v_cond, v_uncond, scale)
+        guided = flow.guide(v_cond, v_uncond, scale)
+        if weight is None:
+            return guided
+        return flow.add_change(guided, forward(conditioning.prompt_embeds), v_cond, weight)
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         """[B, L, D]: embeddings of texts, zeros behind the end of each, as the stock pipeline makes them."""

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from small_runs import recipe, settings, write_prompts, write_recipe
 from torch import Tensor
 
+from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.checkpoint import list_checkpoints, load
@@ -84,12 +85,13 @@ def test_two_updates_a_rollout(tiny_directory: Path, prompts: Path, tmp_path: Pa
     assert row["ratio_error"] > 0 and row["kl"] > 0
 
 
-def test_an_adapter_for_some_noise_levels(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
-    """It says so, and is loaded with them."""
-    changes: dict[str, Any] = {"objective": {"method": "awm"}, "lora": {"noise_levels": (0.6, 0.9)}}
+def test_an_adapter_says_how_it_is_used(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    """It is loaded with that."""
+    lora = {"noise_levels": (0.6, 0.9), "guidance": 3.0}
+    changes: dict[str, Any] = {"objective": {"method": "awm"}, "lora": lora}
     made = train_policy(recipe(tiny_directory, prompts, steps=1, **changes), tmp_path, device="cpu")
     pipe = IdentityPipeline.from_pretrained(tiny_directory, adapter=made, device="cpu")
-    assert pipe.backbone.adapter_levels == (0.6, 0.9)
+    assert pipe.backbone.adapter_use == AdapterUse((0.6, 0.9), 3.0)
 
 
 @pytest.mark.parametrize("objective", [{"method": "best_of_n"}, {"method": "awm", "kl": 0.1}])
@@ -292,6 +294,9 @@ def test_what_cannot_be_trained(tiny_directory: Path, prompts: Path, tmp_path: P
         recipe(tiny_directory, prompts, update=twice, objective={"method": "awm"})
     with pytest.raises(InputError, match="would all be one"):
         recipe(tiny_directory, prompts, rollout={"same_noise": True}, objective={"method": "best_of_n"})
+    both = {"objective": {"unconditional_gradient": True}, "lora": {"guidance": 3.0}}
+    with pytest.raises(InputError, match="is the base's with lora.guidance"):
+        recipe(tiny_directory, prompts, **both)
     some = {"noise_levels": (0.5, 0.6)}
     with pytest.raises(InputError, match=r"lora\.noise_levels=.*needs the adapter in all steps"):
         recipe(tiny_directory, prompts, lora=some)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from igrpo_sdk import flow
 from igrpo_sdk.adapters.lora import LoraSettings, add_adapter
 from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.config import GenerationConfig, Geometry, Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
@@ -44,7 +45,7 @@ class Toy:
 
     def __init__(self) -> None:
         self.transformer = Offset()
-        self.adapter_levels = (0.0, 1.0)
+        self.adapter_use = AdapterUse()
 
     def velocity(
         self,
@@ -276,7 +277,7 @@ def test_draws_share_the_noise_levels_out() -> None:
     early, late = (teacher._noise_levels(steps, draw, range(40)) for draw in (0, 1))
     assert set(early.tolist()) == {0.8, 0.7, 0.6, 0.5} and set(late.tolist()) == {0.4, 0.3, 0.2, 0.1}
     toy = Toy()
-    toy.adapter_levels = (0.3, 0.65)
+    toy.adapter_use = AdapterUse((0.3, 0.65))
     middle = learner(toy, method="awm", draws=1)._noise_levels(steps, 0, range(40))
     assert set(middle.tolist()) == {0.6, 0.5, 0.4, 0.3}
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from igrpo_sdk.adapters.lora import LoraSettings
-from igrpo_sdk.backbones.switching import ALL_LEVELS
+from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
@@ -109,10 +109,15 @@ class PolicyRecipe:
                 f"rollout.same_noise=true: with objective.method={self.objective.method} steps lack noise; "
                 "the videos of a group would all be one; set it to false"
             )
-        if self.objective.by_steps and self.lora.noise_levels != ALL_LEVELS:
+        if self.objective.by_steps and self.lora.noise_levels != AdapterUse.noise_levels:
             raise InputError(
                 f"lora.noise_levels={self.lora.noise_levels}: objective.method=grpo needs the adapter in all"
                 " steps that it may train; set it to [0, 1]"
+            )
+        if self.objective.unconditional_gradient and self.lora.guidance is not None:
+            raise InputError(
+                "objective.unconditional_gradient=true: the pass without a prompt is the base's with "
+                f"lora.guidance={self.lora.guidance}; set it to false"
             )
         if self.objective.face_credit and self.rewards.faces is None:
             raise InputError("objective.face_credit needs rewards.faces, if only with weight 0")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import add_adapter, save_adapter
-from igrpo_sdk.backbones.switching import ALL_LEVELS, adapter_parameters
+from igrpo_sdk.backbones.switching import AdapterUse, adapter_parameters
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.faces.report import IdentityReport
 from igrpo_sdk.pipeline import IdentityPipeline
@@ -92,7 +92,7 @@ class _Run:
         )
         if recipe.objective.by_steps:
             recipe.window.check(self.settings.steps)
-        self._choose_levels()
+        self._choose_use()
         check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
         self.prompts = DrawnAhead(recipe.prompts, recipe.seed, "train", check)
         _check_enough(self.prompts.distinct, recipe.update.groups)
@@ -113,14 +113,16 @@ class _Run:
         self.log = PolicyLog(output, self.processes.first)
         self.sums = Sums()
 
-    def _choose_levels(self) -> None:
-        """Say where the adapter is used. Raises InputError unless the sampler has a level there to train."""
-        preset, limits = self.pipe.preset, self.recipe.lora.noise_levels
+    def _choose_use(self) -> None:
+        """Say how the adapter is used. Raises InputError unless the sampler has a level there to train."""
+        preset, use = self.pipe.preset, self.recipe.lora.use
         timesteps = make_solver(preset.solver, self.settings.steps, preset.flow_shift).timesteps
-        if not len(levels_within(timesteps, limits)):
-            shown = ", ".join(f"{level:.3f}" for level in levels_within(timesteps, ALL_LEVELS).tolist())
-            raise InputError(f"lora.noise_levels={limits}: none of the sampler's is there ({shown})")
-        self.pipe.backbone.adapter_levels = limits
+        if not len(levels_within(timesteps, use)):
+            shown = ", ".join(f"{level:.3f}" for level in levels_within(timesteps, AdapterUse()).tolist())
+            raise InputError(
+                f"lora.noise_levels={use.noise_levels}: none of the sampler's is there ({shown})"
+            )
+        self.pipe.backbone.adapter_use = use
 
     def _add_adapter(self) -> None:
         update, transformer = self.recipe.update, self.pipe.backbone.transformer

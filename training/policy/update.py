@@ -13,7 +13,7 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Conditioning
-from igrpo_sdk.backbones.switching import adapter_disabled
+from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
 from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Trajectory, Transition, draw_noise, step_seed
@@ -189,7 +189,7 @@ class Learner:
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
         """float64 [B]: for each seed one of the adapter's levels in the sampler, from the draw's share."""
-        levels = levels_within(timesteps, self.backbone.adapter_levels)
+        levels = levels_within(timesteps, self.backbone.adapter_use)
         shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
         return levels[[int(share * len(levels)) for share in shares]]
 
@@ -237,7 +237,7 @@ class Learner:
         return flow.gaussian_kl(*means, gaussian.std)
 
 
-def levels_within(timesteps: Tensor, limits: tuple[float, float]) -> Tensor:
-    """float64: the noise levels that a sampler tells the model, those between the limits and on them."""
+def levels_within(timesteps: Tensor, use: AdapterUse) -> Tensor:
+    """float64: the noise levels that a sampler tells the model, those at which an adapter is used."""
     levels = timesteps.double() / NUM_TRAIN_TIMESTEPS
-    return levels[(levels >= limits[0]) & (levels <= limits[1])]
+    return levels[[use.at(level) for level in levels.tolist()]]
