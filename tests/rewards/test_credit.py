@@ -35,12 +35,14 @@ def credit(*reports: IdentityReport | None, clip: float = 5.0) -> list[torch.Ten
 
 
 def test_latents_of_a_box() -> None:
-    """The first frame is a latent frame of its own, four share one; a quarter is added on each side."""
-    boxes = [(12.0, 8.0, 20.0, 16.0), None, (-4.0, 26.0, 0.0, 40.0)]
+    """The first frame is a latent frame of its own, four share one; a tenth is left out on each side."""
+    boxes = [(6.0, 0.0, 34.0, 20.0), None, (-8.0, 14.0, 12.0, 36.0)]
     cells = face_cells(boxes, [3.0, 9.0, 2.0], (0, 1, 4), CELL, SHAPE)
     first = torch.tensor([[0, 3, 3, 0], [0, 3, 3, 0], [0, 0, 0, 0]])
     later = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])  # of two frames the mean
     assert torch.equal(cells, torch.stack([first, later]).float())
+    small = face_cells([(16.0, 21.0, 19.0, 24.0)], [1.0], (0,), CELL, SHAPE)
+    assert small.sum() == small[0, 2, 1] == 1
     assert not face_cells([(-90.0, -90.0, -60.0, -60.0)], [1.0], (0,), CELL, SHAPE).any()
 
 

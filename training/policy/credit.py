@@ -25,7 +25,9 @@ Box = tuple[float, float, float, float]
 # Of `acting`, in [0, 1]: where all members do as they should, their standard deviation is 0.0003 to 0.02 on
 # tiny-vace's own videos, and says nothing.
 _ACTING_FLOOR = 0.1
-_MARGIN = 0.25  # of a box's sides, on each: detectors leave out hair, ears and chin
+# Of a box's sides. Noise put into these latents of tiny-vace's videos moves likeness four times as much as
+# noise in all others within 1.5 sides, which are 2.4 times as many and would add as much noise to a gradient.
+_INNER = 0.8
 
 
 def face_cells(
@@ -35,7 +37,7 @@ def face_cells(
     cell: tuple[int, int],
     shape: Sequence[int],
 ) -> Tensor:
-    """Weights of faces on the latents that they lie in, float32 [T, h, w], 0 elsewhere.
+    """Weights of faces on the latents that their inner parts lie in, float32 [T, h, w], 0 elsewhere.
 
     Args:
         boxes: x0, y0, x1, y1 of the face in each measured frame, pixels; None where there is none.
@@ -120,9 +122,12 @@ def _over_members(table: Tensor, floor: float, clip: float) -> Tensor:
 
 
 def _span(start: float, end: float, pixels: int) -> slice:
-    """The latents along one side of a box, with the margin."""
-    beyond = _MARGIN * (end - start)
-    return slice(max(0, math.floor((start - beyond) / pixels)), max(0, math.ceil((end + beyond) / pixels)))
+    """The latents along one side of a box: those with their centre in its inner part, at least one."""
+    middle, half = (start + end) / 2, _INNER * (end - start) / 2
+    first, last = math.ceil((middle - half) / pixels - 0.5), math.floor((middle + half) / pixels - 0.5)
+    if last < first:
+        first = last = math.floor(middle / pixels)
+    return slice(max(0, first), max(0, last + 1))
 
 
 def _boxes(person: PersonReport) -> Sequence[Box | None]:
