@@ -160,6 +160,7 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
             ("the recipe, 16 groups a step", "recipe_"),
             ("the same, 4 groups", "four_groups_"),
             ("the same, refined prompts", "refined_"),
+            ("the same, adapter in both passes of guidance", "both_passes_"),
             ("the same, no guards, no divergence", "no_guards_"),
             ("credit by whole video: mean and worst person", "whole_video_"),
             ("the same, mean only", "whole_video_mean_"),

@@ -42,6 +42,7 @@ _BY_STEPS = (
     "objective.method=grpo",
     "objective.kl=0",
     "lora.noise_levels=[0, 1]",
+    "lora.guidance=null",
     "rollout.members=8",
     "rewards.prompt.weight=0",
 )
@@ -59,6 +60,7 @@ _PAPER = (
 ARMS: dict[str, tuple[str, ...]] = {
     "recipe": (),
     "four_groups": ("update.groups=4",),
+    "both_passes": ("lora.guidance=null",),
     "whole_video": _WHOLE,
     "whole_video_mean": (*_WHOLE, "rewards.faces.options={mean: 1, worst: 0}"),
     "whole_video_worst": (*_WHOLE, "rewards.faces.options={mean: 0, worst: 1}"),
