@@ -541,7 +541,7 @@ def test_an_adapter_is_used_at_its_noise_levels(pipe: IdentityPipeline, tmp_path
     torch.testing.assert_close(said(*levels), torch.cat(after), rtol=1e-4, atol=1e-4)
     with adapter.disabled():
         assert torch.equal(said(0.5), before[2])
-    with pytest.raises(InputError, match=r"fuse: .*\(0.4, 0.8\)"):
+    with pytest.raises(InputError, match=r"fuse: .*noise_levels=\(0.4, 0.8\)"):
         adapter.fuse()
     pipe.unload_adapter()
     assert pipe.backbone.adapter_use == AdapterUse() and torch.equal(said(0.5), before[2])
@@ -550,7 +550,7 @@ def test_an_adapter_is_used_at_its_noise_levels(pipe: IdentityPipeline, tmp_path
 def test_guidance_of_an_adapter_adds_its_change_once(pipe: IdentityPipeline, tmp_path: Path) -> None:
     """guide(base) + w (v_adapted - v_base) of the passes with the prompt; without guidance v_adapted."""
     said = Velocities(pipe)
-    alone, guided = said(0.9, 0.5, guidance=1.0), said(0.9, 0.5)
+    alone, guided, base = said(0.9, 0.5, guidance=1.0), said(0.9, 0.5), said(0.5)
     adapter = used(pipe, tmp_path / "added", AdapterUse((0.4, 0.8), 2.5))
     assert adapter.settings is not None and adapter.settings["guidance"] == 2.5
     adapted = said(0.9, 0.5, guidance=1.0)
@@ -559,8 +559,11 @@ def test_guidance_of_an_adapter_adds_its_change_once(pipe: IdentityPipeline, tmp
     torch.testing.assert_close(said(0.9, 0.5), guided + 2.5 * (adapted - alone), rtol=1e-4, atol=1e-4)
     with adapter.disabled():
         torch.testing.assert_close(said(0.9, 0.5), guided, rtol=1e-4, atol=1e-4)
+        assert torch.equal(said(0.5), base)
+    assert not torch.equal(said(0.5), base)
     adapter.scale = 0.0
     torch.testing.assert_close(said(0.9, 0.5), guided, rtol=1e-4, atol=1e-4)
+    assert torch.equal(said(0.5), base)
     with pytest.raises(InputError, match=r"fuse: .*guidance=2.5"):
         adapter.fuse()
 

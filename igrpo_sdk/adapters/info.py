@@ -35,8 +35,8 @@ class AdapterInfo:
     base_weights: `weights_mark` of the base's transformer. reference_order: how references stood in the
     tensors it was trained on (`Backbone.reference_order`). geometry, solver, steps, guidance_scale,
     flow_shift: what it was trained for. noise_levels, guidance: how it is used (`AdapterUse`); diffusers does
-    not know of them. reward: the recipe or the reward it was
-    trained with. metrics: name to number. code_version: of igrpo-sdk, which wrote the file.
+    not know of them. reward: the recipe or the reward it was trained with. metrics: name to number.
+    code_version: of igrpo-sdk, which wrote the file.
     """
 
     base_model: str
@@ -60,7 +60,7 @@ class AdapterInfo:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise InputError(f"{name}: {value!r}; give a word")
-        _ = self.use
+        _ = self.use  # checks both
 
     @property
     def use(self) -> AdapterUse:

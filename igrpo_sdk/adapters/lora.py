@@ -78,7 +78,7 @@ class LoraSettings:
         check_number("alpha", self.alpha, 1e-6, MAX_ALPHA)
         if not isinstance(self.targets, tuple) or not self.targets:
             raise InputError(f"targets: {self.targets!r}; give a tuple of names, such as to_q")
-        _ = self.use
+        _ = self.use  # checks both
 
     @property
     def use(self) -> AdapterUse:
@@ -221,14 +221,17 @@ class Adapter:
     def disabled(self) -> Iterator[None]:
         """The base, bit for bit, inside. Calls from other threads wait until the end."""
         with self._lock:
-            fused, were_off = self.fused, self._off
+            fused, were_off, use = self.fused, self._off, self._backbone.adapter_use
             self.unfuse()
             self._off = True
+            self._backbone.adapter_use = (
+                AdapterUse()
+            )  # guidance of its own would add nothing, by a third pass
             try:
                 with adapter_disabled(self._transformer):
                     yield
             finally:
-                self._off = were_off
+                self._off, self._backbone.adapter_use = were_off, use
                 if fused:
                     self.fuse()
 
