@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -634,6 +635,41 @@ def test_a_new_adapter_is_a_function_of_its_seed(pipe: IdentityPipeline) -> None
     assert abs(float(a.std()) * 64 - 1) < 0.02  # N(0, 1 / r**2)
     assert not any(t.any() for t in drawn[0][1::2])
     assert {t.dtype for t in drawn[0]} == {torch.float32}
+
+
+def test_a_new_adapter_begins_with_another(
+    pipe: IdentityPipeline, saved: Path, aligned: Tensor, base: Tensor
+) -> None:
+    transformer = pipe.backbone.transformer
+    settings = LoraSettings(2 * RANK, 3 * ALPHA, initial=str(saved))
+    parameters = add_adapter(transformer, settings, 3)
+    assert torch.allclose(says(transformer), aligned, atol=1e-5) and not torch.equal(aligned, base)
+    assert {p.dtype for p in parameters} == {torch.float32} and all(p.requires_grad for p in parameters)
+    of_length_one = [a.norm(dim=1) / math.sqrt(a.shape[1]) * 2 * RANK for a in parameters[::2]]
+    assert torch.allclose(torch.cat([one[:RANK] for one in of_length_one]), torch.ones(1), atol=1e-4)
+    drawn = torch.cat([one[RANK:] for one in of_length_one])
+    assert abs(float(drawn.detach().square().mean()) - 1) < 0.1 and not any(
+        b[:, RANK:].any() for b in parameters[1::2]
+    )
+    with adapter_disabled(transformer):
+        assert torch.equal(says(transformer), base)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        (LoraSettings(RANK - 1), f"has rank {RANK}; give rank={RANK} or more"),
+        (LoraSettings(RANK, targets=("attn1.to_q",)), "is of other layers than targets"),
+    ],
+)
+def test_an_adapter_that_none_can_begin_with(
+    pipe: IdentityPipeline, saved: Path, base: Tensor, settings: LoraSettings, what: str
+) -> None:
+    with pytest.raises(InputError, match=what):
+        add_adapter(pipe.backbone.transformer, replace(settings, initial=str(saved)), 0)
+    with pytest.raises(InputError, match="nowhere"):
+        add_adapter(pipe.backbone.transformer, replace(settings, initial="nowhere"), 0)
+    assert torch.equal(says(pipe.backbone.transformer), base)
 
 
 def test_everything_trains_and_the_reference_does_not(pipe: IdentityPipeline, base: Tensor) -> None:

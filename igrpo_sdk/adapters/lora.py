@@ -8,6 +8,7 @@ not depend on it.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from igrpo_sdk.adapters.files import MAX_SCALE, AdapterFile, write_adapter
+from igrpo_sdk.adapters.files import MAX_SCALE, AdapterFile, read_adapter, write_adapter
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.switching import (
@@ -63,7 +64,8 @@ class LoraSettings:
     """A LoRA to train: rank r, alpha, and the linear layers that get one, by the ends of their names.
 
     noise_levels, guidance: how it is used (`AdapterUse`), in training and after. Wan 2.2 has weights by noise
-    level too.
+    level too. initial: an adapter to begin with, as `read_adapter` takes it, of the same layers and of this
+    rank at most; None begins with the base.
     """
 
     rank: int = 32
@@ -71,6 +73,7 @@ class LoraSettings:
     targets: tuple[str, ...] = OFFICIAL_TARGETS
     noise_levels: tuple[float, float] = AdapterUse.noise_levels
     guidance: float | None = None
+    initial: str | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -90,8 +93,11 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
     """Put a new LoRA into a frozen transformer; return its parameters, float32, the only ones that train.
 
     A is drawn from N(0, 1 / r**2), PEFT's "gaussian", by `seed` alone on any device; B is 0, so that the
-    model is still the base, bit for bit. Raises `InputError` for targets that are not there, and where there
-    is an adapter already.
+    model is still the base, bit for bit. With `settings.initial` the first ranks are that adapter's, and the
+    model is, up to rounding, the one with it.
+
+    Raises `InputError` for targets that are not there, where there is an adapter already, and for an initial
+    one of a higher rank or of other layers; what `read_adapter` and `check_fit` do.
     """
     from peft import LoraConfig
 
@@ -106,6 +112,7 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules=list(ends), init_lora_weights=False
     )
+    initial = None if settings.initial is None else _read_initial(transformer, settings)
     generator = torch.Generator().manual_seed(check_seed(seed))
     with torch.random.fork_rng(devices=[]):  # PEFT draws too, and nobody's generator shall notice
         transformer.add_adapter(config, ADAPTER)
@@ -115,7 +122,48 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
         drawn = torch.randn(shape, generator=generator) if ".lora_A." in name else torch.zeros(shape)
         parameter.data = (drawn / settings.rank).to(parameter.device)
         parameter.requires_grad_(True)
+    if initial is not None:
+        _begin_with(transformer, initial, settings)
     return list(parameters.values())
+
+
+def _read_initial(transformer: Any, settings: LoraSettings) -> AdapterFile:
+    """The adapter to begin with, which fits into the new one."""
+    assert settings.initial is not None
+    file = read_adapter(settings.initial)
+    check_fit(transformer, file)
+    wanted = {
+        name
+        for name in _linear_layers(transformer)
+        if any(f".{name}".endswith(f".{end}") for end in settings.targets)
+    }
+    if wanted != file.weights.keys():
+        raise InputError(
+            f"initial: adapter {file.name} is of other layers than targets={settings.targets}, such as "
+            f"{min(wanted ^ file.weights.keys())}; give the targets it was made with"
+        )
+    rank = max(len(down) for down, _ in file.weights.values())
+    if rank > settings.rank:
+        raise InputError(f"initial: adapter {file.name} has rank {rank}; give rank={rank} or more")
+    return file
+
+
+@torch.no_grad()
+def _begin_with(transformer: Any, file: AdapterFile, settings: LoraSettings) -> None:
+    """Write an adapter that fits into the first ranks of a new one.
+
+    Each row of A gets the length that a drawn one has, and B the rest: an optimiser whose steps do not depend
+    on the gradient's size, such as Adam, then learns as fast in these ranks as in the others.
+    """
+    layers = adapter_layers(transformer)
+    for module, (down, up) in file.weights.items():
+        rank, width = down.shape
+        lengths = down.float().norm(dim=1, keepdim=True).clamp_min(1e-12)
+        drawn = math.sqrt(width) / settings.rank
+        scale = file.alphas[module] / rank * settings.rank / settings.alpha
+        a, b = (getattr(layers[module], f"lora_{part}")[ADAPTER].weight for part in "AB")
+        a[:rank] = down * drawn / lengths
+        b[:, :rank] = up * lengths.T / drawn * scale
 
 
 def save_adapter(

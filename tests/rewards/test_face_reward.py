@@ -195,7 +195,8 @@ def test_videos_and_references_are_measured_once(
 def test_each_nth_frame(analyzer: FaceAnalyzer, right: Rollout) -> None:
     counting = Counting(analyzer)
     (made,) = Measurer(counting, MeasuringConfig(every=4)).reports([right])
-    assert made is not None and len(made.heads) == 2  # frames 0 and 4
+    assert made is not None and len(made.heads) == 2
+    assert made.frame_numbers == (0, 4)  # those of the video, by which credit finds the latents
     for wrong in ({"every": 0}, {"workers": -1}):
         with pytest.raises(InputError, match="at least"):
             MeasuringConfig(**wrong)

@@ -17,6 +17,7 @@ from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.requests import check_text
 
 from ..rewards.composition import RewardsConfig, make_rewards
+from ..rewards.guards import mean_motion
 from ..rewards.scoring import Scorer
 from .processes import Processes
 from .prompts import PromptConfig, make_prompts
@@ -72,8 +73,9 @@ class Alarm:
 class Evaluated:
     """The evaluation of an adapter.
 
-    scores: of each video its terms, None where it could not be scored, process by process. numbers: mean of
-    each term over the videos that have it; without those that none has. frames: this process's first videos.
+    scores: of each video its terms, None where it could not be scored, and as "frame_motion" its
+    `mean_motion`, process by process. numbers: mean of each over the videos that have it; without those that
+    none has. frames: this process's first videos.
     """
 
     scores: list[dict[str, float | None]]
@@ -115,7 +117,7 @@ class Evaluator:
         No generator but the videos' own is touched, so that a run does not depend on how often it looks.
         """
         config, numbers = self._config, self._processes.share(range(self._config.count))
-        handles, shown = [], []
+        handles, shown, moving = [], [], list[float | None]()
         for start in range(0, len(numbers), config.batch):
             some = numbers[start : start + config.batch]
             prompts = [self._prompts[number] for number in some]
@@ -128,14 +130,15 @@ class Evaluator:
             )
             frames = [torch.from_numpy(video.frames) for video in videos]
             shown += frames
-            handles.append(
-                self._scorer.submit([p.rollout(video, -1) for p, video in zip(prompts, frames, strict=True)])
-            )
+            rollouts = [prompt.rollout(video, -1) for prompt, video in zip(prompts, frames, strict=True)]
+            handles.append(self._scorer.submit(rollouts))
+            moving += map(mean_motion, rollouts)
         rows = [
             {name: scores[k] for name, scores in terms.items()}
             for terms in (handle.result() for handle in handles)
             for k in range(len(next(iter(terms.values()))))
         ]
+        rows = [row | {"frame_motion": motion} for row, motion in zip(rows, moving, strict=True)]
         return Evaluated(self._processes.gather(rows), tuple(shown[: config.shown]))
 
     def alarm(self, step: int, numbers: Mapping[str, float]) -> str | None:

@@ -58,9 +58,12 @@ class MeasuringConfig:
 
 @dataclass(frozen=True, eq=False)
 class _Clip:
-    """What is measured: frames uint8 (T, H, W, 3), the people to look for and their places, if any."""
+    """What is measured: frames uint8 (T, H, W, 3) and their numbers in the video, the people to look for and
+    their places, if any.
+    """
 
     frames: NDArray[np.uint8]
+    frame_numbers: range
     people: list[Person]
     places: tuple[str, ...] | None
 
@@ -114,7 +117,8 @@ class Measurer:
         people = [person for person in map(self._person, rollout.references) if person is not None]
         if len(people) < len(rollout.references):
             return None
-        return _Clip(rollout.frames[:: self.config.every].numpy(), people, rollout.places)
+        numbers = range(0, len(rollout.frames), self.config.every)
+        return _Clip(rollout.frames[:: self.config.every].numpy(), numbers, people, rollout.places)
 
     def _person(self, reference: Reference) -> Person | None:
         """The face of a reference, found once; None if there is not exactly one."""
@@ -152,7 +156,7 @@ class Measurer:
 
 
 def _report(clip: _Clip, analyzer: Analyzer) -> IdentityReport:
-    return measure(clip.frames, clip.people, analyzer, places=clip.places)
+    return measure(clip.frames, clip.people, analyzer, places=clip.places, frame_numbers=clip.frame_numbers)
 
 
 _analyzers: list[FaceAnalyzer] = []  # of a worker process: one
