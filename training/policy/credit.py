@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from .advantages import normalise
 from .rollout import Video
 
-__all__ = ["face_cells", "face_credit", "face_motion", "slopes"]
+__all__ = ["face_cells", "face_credit"]
 
 Box = tuple[float, float, float, float]
 # Of `acting`, in [0, 1]: where all members do as they should, their standard deviation is 0.0003 to 0.02 on
@@ -29,9 +28,6 @@ _ACTING_FLOOR = 0.1
 # Of a box's sides. Noise put into these latents of tiny-vace's videos moves likeness four times as much as
 # noise in all others within 1.5 sides, which are 2.4 times as many and would add as much noise to a gradient.
 _INNER = 0.8
-_CONTROLS = 2  # motion in a frame, and its mean over frames
-# In faces and frames, of which 256 videos have some thousand: what few videos share is not fitted away.
-_RIDGE = 100.0
 
 
 def face_cells(
@@ -61,103 +57,47 @@ def face_cells(
     return cells
 
 
-def face_motion(frames: Tensor, boxes: Sequence[Box | None], frame_numbers: Sequence[int]) -> list[float]:
-    """How much a face moves about each measured frame; NaN without a box, or of a single frame.
-
-    log(1 + 1000 d), d in [0, 1] the mean absolute difference of the box's pixels to the frames before and
-    after.
-
-    Args:
-        frames: uint8 [T, H, W, 3].
-        boxes, frame_numbers: see `face_cells`.
-    """
-    found, pixels = [], frames.numpy()  # small pieces: torch would wake its threads for each
-    for number, box in zip(frame_numbers, boxes, strict=True):
-        near = pixels[max(0, number - 1) : number + 2]
-        if box is None or len(near) < 2:
-            found.append(math.nan)
-            continue
-        x0, y0, x1, y1 = (max(0, int(side)) for side in box)
-        part = near[:, y0 : y1 + 1, x0 : x1 + 1].astype(np.int16)
-        found.append(math.log1p(1000 / 255 * np.abs(np.diff(part, axis=0)).mean()) if part.size else math.nan)
-    return found
-
-
-def slopes(
-    values: Sequence[Tensor], controls: Sequence[Tensor], over_all: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """float64 [C]: of the ridge regression of values on C controls, whose means are 0.
-
-    The first change of an expectation E[c] under a policy gradient with advantages a is their covariance with
-    c (Williams, 1992, of c in place of the reward). With the fit taken off it is 0 over the sample, but for
-    the ridge.
-
-    Args:
-        values: of each group [M, K, T].
-        controls: of each group [C, M, K, T].
-        over_all: sums a tensor over the processes, all of which call it.
-    """
-    moments = torch.zeros(_CONTROLS, _CONTROLS + 1, dtype=torch.float64)
-    for value, control in zip(values, controls, strict=True):
-        flat = control.flatten(1)
-        moments += flat @ torch.cat([flat, value.flatten()[None]]).T
-    moments = over_all(moments)
-    ridge = _RIDGE * torch.eye(_CONTROLS, dtype=torch.float64)
-    fit: Tensor = torch.linalg.solve(moments[:, :-1] + ridge, moments[:, -1])
-    return fit
-
-
 def face_credit(
     reports: Mapping[Video, IdentityReport | None],
-    frames: Mapping[Video, Tensor],
     acting: Mapping[Video, Sequence[float] | None],
     acting_weight: float,
     cell: tuple[int, int],
     shape: Sequence[int],
     floor: float,
     clip: float,
-    over_all: Callable[[Tensor], Tensor] = lambda moments: moments,
 ) -> dict[Video, Tensor]:
     """What the latents of each video, by (group, member), weigh: float32 [T, h, w].
 
     The sum over people of their advantage in each frame, where their face is: how much more it is like them
     than like anybody else of the references (with one reference: how much it is like them), and with its
     weight how well they act as the prompt says, both normalised over the members of the group
-    (`advantages.normalise`) to [-clip, clip]. Of the former what goes with the face's motion, in the frame
-    and in the mean over frames, is taken off (`slopes`): the still are a little more like anybody, and to be
-    still is soon learned. With places a person's face is the one that stands at their place. Without, nobody
-    who is not seen in a frame is compared there: people may enter, and those who do so early would else be
-    the better ones. Of every latent the mean over the group is taken off: where a face is that others lack,
-    it would else be rewarded for being there, and what all members have in common, which no advantage may
-    teach, would be learned. 0 everywhere for a video without a report.
+    (`advantages.normalise`) to [-clip, clip]. With places a person's face is the one that stands at their
+    place. Without, nobody who is not seen in a frame is compared there: people may enter, and those who do
+    so early would else be the better ones. Of every latent the mean over the group is taken off: where a face
+    is that others lack, it would else be rewarded for being there, and what all members have in common, which
+    no advantage may teach, would be learned. 0 everywhere for a video without a report.
 
     Args:
-        reports: of every video of this process; None for one that was not measured.
-        frames: of every video, uint8 [T, H, W, 3].
+        reports: of every video; None for one that was not measured.
         acting: of every video, one number a person; None, or no entry, where that is not known.
         acting_weight: of `acting`, beside 1 for the faces.
         cell, shape: see `face_cells`.
         floor, clip: of advantages; `acting` has a floor of its own.
-        over_all: see `slopes`.
     """
+    groups = defaultdict[int, list[Video]](list)
+    for video in reports:
+        groups[video[0]].append(video)
     credit = {video: torch.zeros(*shape) for video in reports}
-    groups = _measured(reports)
-    likeness, controls = [], []
-    for known in groups:
+    for videos in groups.values():
+        known = [(video, report) for video in videos if (report := reports[video]) is not None]
+        if not known:
+            continue
         scores = [[_compared(person) for person in report.people] for _, report in known]
-        likeness.append(_over_members(scores, floor, clip))
-        moves = [
-            [face_motion(frames[video], _boxes(person), report.frame_numbers) for person in report.people]
-            for video, report in known
-        ]
-        motion = _over_members(moves, floor, clip)
-        controls.append(torch.stack([motion, motion.mean(2, keepdim=True).expand_as(motion)]))
-    fit = slopes(likeness, controls, over_all)
-    for known, alike, control in zip(groups, likeness, controls, strict=True):
-        unknown = [math.nan] * len(known[0][1].people)
+        advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
+        unknown = [math.nan] * len(scores[0])
         acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
-        advantages = alike - torch.einsum("c,cmkt->mkt", fit, control)
-        advantages = advantages + acting_weight * _over_members(acts, _ACTING_FLOOR, clip)
+        acts_advantages = _over_members(torch.tensor(acts, dtype=torch.float64), _ACTING_FLOOR, clip)
+        advantages = advantages + acting_weight * acts_advantages
         for (video, report), of_people in zip(known, advantages.tolist(), strict=True):
             for person, of_frames in zip(report.people, of_people, strict=True):
                 credit[video] += face_cells(_boxes(person), of_frames, report.frame_numbers, cell, shape)
@@ -165,17 +105,6 @@ def face_credit(
         for video, _ in known:
             credit[video] -= mean
     return credit
-
-
-def _measured(
-    reports: Mapping[Video, IdentityReport | None],
-) -> list[list[tuple[Video, IdentityReport]]]:
-    """The videos of each group that have a report, with it; without groups of which none has."""
-    groups = defaultdict[int, list[tuple[Video, IdentityReport]]](list)
-    for video, report in reports.items():
-        if report is not None:
-            groups[video[0]].append((video, report))
-    return list(groups.values())
 
 
 def _compared(person: PersonReport) -> Sequence[float]:
@@ -186,9 +115,8 @@ def _compared(person: PersonReport) -> Sequence[float]:
     return [math.nan if box is None else one for one, box in zip(likeness, person.boxes, strict=True)]
 
 
-def _over_members(values: Sequence[Sequence[Sequence[float]]], floor: float, clip: float) -> Tensor:
-    """float64 [members, K, frames]: each person's each frame normalised over the members; 0 for NaN."""
-    table = torch.tensor(values, dtype=torch.float64)
+def _over_members(table: Tensor, floor: float, clip: float) -> Tensor:
+    """[members, K, frames], each person's each frame normalised over the members; 0 for NaN."""
     advantages = normalise(table.flatten(1).T, floor).clamp(-clip, clip).nan_to_num(nan=0.0)
     return advantages.T.view(table.shape)
 

@@ -219,27 +219,21 @@ class _Run:
         if self.measurer is None:
             return {}
         reports, acting = dict[Video, IdentityReport | None](), dict[Video, list[float] | None]()
-        frames = dict[Video, Tensor]()
         for chunk, _ in part:
-            frames.update(zip(chunk.videos, (rollout.frames for rollout in chunk.rollouts), strict=True))
             reports.update(zip(chunk.videos, self.measurer.known(chunk.rollouts), strict=True))
             if self.prompt_guard is not None:
                 acting.update(zip(chunk.videos, self.prompt_guard.known(chunk.rollouts), strict=True))
-        cell, shape = (1, 1), torch.Size()
-        if part:  # else there are more processes than groups
-            chunk = part[0][0]
-            cell, shape = chunk.cell, chunk.trajectory.video_latents.shape[2:]
-        config = self.recipe.advantage
+        if not reports:  # more processes than groups
+            return {}
+        chunk, config = part[0][0], self.recipe.advantage
         return face_credit(
             reports,
-            frames,
             acting,
             self.recipe.objective.acting_credit,
-            cell,
-            shape,
+            chunk.cell,
+            chunk.trajectory.video_latents.shape[2:],
             config.std_floor,
             config.clip,
-            lambda moments: torch.stack(self.processes.gather([moments])).sum(0),
         )
 
     def update(

@@ -16,9 +16,9 @@ from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
 from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Trajectory, Transition, draw_noise, step_seed
+from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise, step_seed
 
-from .loss import clip_fraction, clipped_surrogate, ratio_norm, step_weights
+from .loss import clip_fraction, clipped_surrogate, motion_change, ratio_norm, step_weights
 from .rollout import Chunk
 
 __all__ = ["Learner", "Objective", "Sums", "levels_within"]
@@ -35,7 +35,8 @@ class Objective:
     video; the levels are those of the sampler's at which the adapter is used (`lora.noise_levels`). Of "awm"
     alone, face_credit: weight of each person's own advantage, which only the latents of their face get
     (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they act
-    as the prompt says beside their likeness of 1, which needs the reward `prompt`.
+    as the prompt says beside their likeness of 1, which needs the reward `prompt`. Not of "grpo", motion:
+    weight of the squared `loss.motion_change` that the adapter makes in the video that each draw predicts.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
     so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
@@ -52,6 +53,7 @@ class Objective:
     clip: float = 1e-3
     weighted: bool = True
     ratio_norm: bool = False
+    motion: float = 0.0
     kl: float = 0.0
     kl_of: Literal["mean", "velocity"] = "velocity"
     unconditional_gradient: bool = False
@@ -69,6 +71,10 @@ class Objective:
         if self.acting_credit < 0 or (self.acting_credit and not self.face_credit):
             raise InputError(
                 f"objective.acting_credit={self.acting_credit} must be at least 0, and needs face_credit"
+            )
+        if self.motion < 0 or (self.motion and self.by_steps):
+            raise InputError(
+                f"objective.motion={self.motion} must be at least 0, and is not of method grpo: set it to 0"
             )
         if self.kl and self.kl_of == "mean" and not self.by_steps:
             raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
@@ -177,15 +183,14 @@ class Learner:
             eps = drawn[[distinct.index(seed) for seed in seeds]]
             x = flow.interpolate(x0, eps, told.to(device, torch.float32).view(-1, 1, 1, 1, 1))
             velocity = self._velocity(x, told, conditioning)
-            error = self._of_latents((velocity - flow.velocity_target(x0, eps)).square(), trajectory)
+            slots = trajectory.num_slots
+            error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:].square().mean(1)
             sums.add(flow_matching=error.mean())
-            loss = scales * error
-            if self.objective.kl:
-                reference = self._reference_velocity(x, told, conditioning)
-                divergence = self._of_latents((velocity - reference).square(), trajectory)
-                sums.add(kl=divergence.mean())
-                loss = loss + self.objective.kl * divergence
-            torch.autograd.backward(loss.flatten(1).mean(1).sum() / count)
+            loss = (scales * error).flatten(1).mean(1)
+            if self.objective.kl or self.objective.motion:
+                change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
+                loss = loss + self._held(change, told, x0[:, :, slots:], sums)
+            torch.autograd.backward(loss.sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
         """float64 [B]: for each seed one of the adapter's levels in the sampler, from the draw's share."""
@@ -193,10 +198,13 @@ class Learner:
         shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
         return levels[[int(share * len(levels)) for share in shares]]
 
-    @staticmethod
-    def _of_latents(values: Tensor, trajectory: Trajectory) -> Tensor:
-        """[B, T, h, w]: the mean over channels of the video's part of [B, C, R + T, h, w]."""
-        return values[:, :, trajectory.num_slots :].mean(1)
+    def _held(self, change: Tensor, told: Tensor, x0: Tensor, sums: Sums) -> Tensor:
+        """[B]: what a change of the velocity at noise levels `told` [B] costs; it and x0 [B, C, T, h, w]."""
+        divergence = change.square().flatten(1).mean(1)
+        sigma = told.to(change.device, torch.float32).view(-1, 1, 1, 1, 1)
+        motion = motion_change(-sigma * change, x0)
+        sums.add(kl=divergence.mean(), motion_change=motion.mean())
+        return self.objective.kl * divergence + self.objective.motion * motion.square()
 
     def _velocity(self, x: Tensor, sigma: float | Tensor, conditioning: Conditioning) -> Tensor:
         """That of the policy: with guidance by its steps, else that of the prompt alone."""
