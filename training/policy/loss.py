@@ -34,8 +34,8 @@ def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
 def motion_change(change: Tensor, latents: Tensor) -> Tensor:
     """By how much a change of latents scales their motion, to first order: [B], -0.1 for a tenth less.
 
-    r = <D c, D x> / <D x, D x>, both [B, C, T, h, w], D the difference of successive latent frames: the sum of
-    squares of D (x + c) is 1 + 2 r times that of D x, but for terms of second order. 0 where nothing moves.
+    r = <D c, D x> / <D x, D x>, both [B, C, T, h, w], D the difference of successive latent frames: the sum
+    of squares of D (x + c) is 1 + 2 r times that of D x, but for terms of second order. 0 where nothing moves.
     """
     moved, moves = (values.diff(dim=2).flatten(1) for values in (change, latents))
     return (moved * moves).sum(1) / moves.square().sum(1).clamp_min(1e-12)
