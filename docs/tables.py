@@ -144,7 +144,7 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
         Row("most_copy_paste_delta", "copy-paste, difference", high=0, digits=3),
     ),
     "alignment_curve": Grid(
-        rows=tuple((f"after {step} steps", f"step_{step}_") for step in (0, 32, 64, 96, 128)),
+        rows=tuple((f"after {step} steps", f"step_{step}_") for step in (0, 32, 64, 96, 128, 160)),
         columns=(
             ("reward: faces", "reward_faces"),
             ("judge: similarity at the place", "judge_owned"),
@@ -161,7 +161,8 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
             ("the same, 4 groups", "four_groups_"),
             ("the same, refined prompts", "refined_"),
             ("the same, adapter in both passes of guidance", "both_passes_"),
-            ("the same, no guards, no divergence", "no_guards_"),
+            ("the same, motion not held", "not_held_"),
+            ("the same, no guards, no divergence either", "no_guards_"),
             ("credit by whole video: mean and worst person", "whole_video_"),
             ("the same, mean only", "whole_video_mean_"),
             ("the same, worst person only", "whole_video_worst_"),
@@ -176,9 +177,9 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
             ("faces, difference", "gain"),
             ("the same per GPU hour", "gain_per_hour"),
             ("prompt, difference", "prompt"),
-            ("motion term, difference", "motion"),
+            ("motion of 0 to 1, difference", "frame_motion"),
         ),
-        digits=3,
+        digits=4,
     ),
     "grpo_cost": (
         Row("paper_s_per_video", "paper's recipe: seconds a training video", unit=" s", digits=1),

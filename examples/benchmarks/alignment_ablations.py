@@ -32,13 +32,15 @@ from igrpo_sdk.training.policy.trainer import train_policy
 
 Scores = list[dict[str, float | None]]
 """By prompt, the terms of the rewards."""
-TERMS = ("faces", "prompt", "motion", "copy_paste")
+TERMS = ("faces", "prompt", "frame_motion", "copy_paste")
 FEW = "evaluation.count=64"
 """Evaluations while an arm is trained: of one batch, as nothing is decided by them."""
 
 _WHOLE = ("objective.face_credit=0", "objective.acting_credit=0", "rewards.faces.weight=1")
+_NOT_HELD = ("objective.motion=0", "objective.motion_gain=0")
 _BY_STEPS = (
     *_WHOLE,
+    *_NOT_HELD,
     "objective.method=grpo",
     "objective.kl=0",
     "lora.noise_levels=[0, 1]",
@@ -64,7 +66,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     "whole_video": _WHOLE,
     "whole_video_mean": (*_WHOLE, "rewards.faces.options={mean: 1, worst: 0}"),
     "whole_video_worst": (*_WHOLE, "rewards.faces.options={mean: 0, worst: 1}"),
+    "not_held": _NOT_HELD,
     "no_guards": (
+        *_NOT_HELD,
         "objective.acting_credit=0",
         "objective.kl=0",
         "rewards.faces.weight=1",  # one term must have a weight

@@ -88,7 +88,7 @@ def test_the_best_is_written(
     for module, (down, up) in first.weights.items():
         assert same(kept.weights[module], (down.half(), (4 * up.half().float()).half()))
     assert kept.info is not None and kept.info.metrics == {
-        "motion": found[4.0]["motion"], "base_motion": found[0.0]["motion"],
+        **found[4.0], **{f"base_{name}": value for name, value in found[0.0].items()},
     }  # fmt: skip
 
 

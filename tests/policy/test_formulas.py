@@ -8,10 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.policy.advantages import group_advantages, normalise, score_table
-from igrpo_sdk.training.policy.loss import clip_fraction, clipped_surrogate, ratio_norm, step_weights
+from igrpo_sdk.training.policy.loss import (
+    clip_fraction,
+    clipped_surrogate,
+    motion_gain,
+    ratio_norm,
+    step_weights,
+)
 from igrpo_sdk.training.policy.windows import Window
 
 NAN = float("nan")
@@ -100,6 +107,29 @@ def test_ratio_norm_takes_out_the_bias() -> None:
     assert (log_ratio < -0.02).all()
     normed = ratio_norm(log_ratio, torch.full((4,), shift**2, dtype=torch.float64), std)
     assert normed.abs().max() < 2e-3
+
+
+def test_motion_gain_is_that_of_the_energy_of_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents, change = torch.randn(2, 3, 4, 5, 6, 7, generator=generator, dtype=torch.float64)
+
+    def energy(values: Tensor) -> Tensor:
+        return values.diff(dim=2).square().sum((1, 2, 3, 4))
+
+    grown = (energy(latents + 1e-6 * change) / energy(latents) - 1) / 2e-6
+    torch.testing.assert_close(motion_gain(change, latents), grown, atol=1e-5, rtol=0)
+    torch.testing.assert_close(motion_gain(-0.1 * latents, latents), torch.full((3,), -0.1).double())
+    assert (
+        motion_gain(change[:, :, :1].expand_as(change), latents).abs().max() < 1e-12
+    )  # the same in all frames
+    assert not motion_gain(change, torch.ones_like(latents)).any()
+    assert not motion_gain(change[:, :, :1], latents[:, :, :1]).any()
+    places = torch.zeros(3, 5, 6, 7, dtype=torch.bool)
+    places[:, 4, 2, 3] = True
+    last, before = latents[:, :, 4, 2, 3], latents[:, :, 3, 2, 3]
+    moved, moves = change[:, :, 4, 2, 3] - change[:, :, 3, 2, 3], last - before
+    wanted = (moved * moves).sum(1) / moves.square().sum(1)
+    torch.testing.assert_close(motion_gain(change, latents, places), wanted)
 
 
 def test_step_weights_even_out_the_steps() -> None:

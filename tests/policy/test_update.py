@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -313,6 +313,40 @@ def test_matching_is_held_to_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(matched(toy, chunk, weights, face, face_credit=1.0, kl=2.0), credit + held)
 
 
+class Stretching(Toy):
+    """Its number of the first channel scales the latents, and so their motion."""
+
+    def velocity(self, latents: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        return Toy().velocity(latents, *arguments, **named) + self.transformer.offset[0] * latents
+
+
+@pytest.mark.parametrize("in_faces", [False, True])
+def test_motion_is_held(monkeypatch: pytest.MonkeyPatch, in_faces: bool) -> None:
+    """At what is asked for, in all latents or in those of faces; the guidance of the adapter counts."""
+    base = Toy()
+    monkeypatch.setattr(
+        Learner, "_reference_velocity", lambda self, x, told, given: base.velocity(x, told, given, 1.0)
+    )
+    chunk = roll(base, RolloutConfig(members=8, batch=8), groups(1))[0]
+    faces = torch.zeros(8, *SHAPE[1:])
+    faces[:, 0, :2] = 1
+    found = {}
+    for guidance in (None, 3.0):
+        toy = Stretching()
+        toy.adapter_use = AdapterUse((0.0, 0.4), guidance)  # where noise moves little
+        optimizer = torch.optim.Adam(toy.transformer.parameters(), lr=0.05)
+        teacher = learner(toy, method="awm", motion=1.0, motion_gain=0.1, draws=3)
+        for _ in range(300):
+            optimizer.zero_grad()
+            sums = Sums()
+            teacher.matching(chunk, range(8), torch.zeros(8), 24, sums, faces if in_faces else None)
+            optimizer.step()
+        total, count = sums.as_pairs()["motion_gain"]
+        assert total / count == pytest.approx(0.1, abs=0.04)
+        found[guidance] = float(toy.transformer.offset.detach()[0])
+    assert found[None] < -0.1 and 3 * found[3.0] == pytest.approx(found[None], rel=0.1)
+
+
 def test_what_does_not_depend_on_the_video_cancels() -> None:
     """Two equal videos of a group, one good and one bad, teach nothing; of two groups they would."""
     toy = Toy()
@@ -338,6 +372,9 @@ def test_what_does_not_depend_on_the_video_cancels() -> None:
         {"method": "awm", "kl": 0.1, "kl_of": "mean"},
         {"method": "awm", "acting_credit": 0.1},
         {"face_credit": 1.0},
+        {"motion": 1.0},
+        {"method": "awm", "motion": -1.0},
+        {"method": "awm", "motion_gain": 0.1},
     ],
 )
 def test_objectives_that_cannot_be(wrong: dict[str, object]) -> None:

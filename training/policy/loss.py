@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["clip_fraction", "clipped_surrogate", "motion_change", "ratio_norm", "step_weights"]
+__all__ = ["clip_fraction", "clipped_surrogate", "motion_gain", "ratio_norm", "step_weights"]
 
 
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -31,14 +31,19 @@ def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
     return ((log_ratio.exp() - 1).abs() > clip).double().mean()
 
 
-def motion_change(change: Tensor, latents: Tensor) -> Tensor:
-    """By how much a change of latents scales their motion, to first order: [B], -0.1 for a tenth less.
+def motion_gain(change: Tensor, latents: Tensor, places: Tensor | None = None) -> Tensor:
+    """What a change of latents adds to their motion, to first order: [B], -0.1 for a tenth less.
 
-    r = <D c, D x> / <D x, D x>, both [B, C, T, h, w], D the difference of successive latent frames: the sum
-    of squares of D (x + c) is 1 + 2 r times that of D x, but for terms of second order. 0 where nothing moves.
+    <D c, D x> / <D x, D x>, both [B, C, T, h, w], D the difference of successive latent frames: the sum of
+    squares of D (x + c) is 1 + 2 r times that of D x, but for terms of second order. 0 where nothing moves.
+    places: bool [B, T, h, w], which latents count, with their neighbours in time; None for all.
     """
-    moved, moves = (values.diff(dim=2).flatten(1) for values in (change, latents))
-    return (moved * moves).sum(1) / moves.square().sum(1).clamp_min(1e-12)
+    moved, moves = change.diff(dim=2), latents.diff(dim=2)
+    if places is not None:
+        counted = (places[:, 1:] | places[:, :-1])[:, None]
+        moved, moves = moved * counted, moves * counted
+    energy = moves.square().flatten(1).sum(1)
+    return (moved * moves).flatten(1).sum(1) / energy.clamp_min(1e-12)
 
 
 def step_weights(sensitivities: Sequence[float]) -> list[float]:

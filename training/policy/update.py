@@ -18,7 +18,7 @@ from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise, step_seed
 
-from .loss import clip_fraction, clipped_surrogate, motion_change, ratio_norm, step_weights
+from .loss import clip_fraction, clipped_surrogate, motion_gain, ratio_norm, step_weights
 from .rollout import Chunk
 
 __all__ = ["Learner", "Objective", "Sums", "levels_within"]
@@ -35,8 +35,10 @@ class Objective:
     video; the levels are those of the sampler's at which the adapter is used (`lora.noise_levels`). Of "awm"
     alone, face_credit: weight of each person's own advantage, which only the latents of their face get
     (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they act
-    as the prompt says beside their likeness of 1, which needs the reward `prompt`. Not of "grpo", motion:
-    weight of the squared `loss.motion_change` that the adapter makes in the video that each draw predicts.
+    as the prompt says beside their likeness of 1, which needs the reward `prompt`.
+
+    Not of "grpo", motion: weight of the squared difference between motion_gain and what the adapter adds to
+    the motion of the video that each draw predicts (`loss.motion_gain`); with face_credit, of its faces.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
     so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
@@ -54,6 +56,7 @@ class Objective:
     weighted: bool = True
     ratio_norm: bool = False
     motion: float = 0.0
+    motion_gain: float = 0.0
     kl: float = 0.0
     kl_of: Literal["mean", "velocity"] = "velocity"
     unconditional_gradient: bool = False
@@ -76,6 +79,8 @@ class Objective:
             raise InputError(
                 f"objective.motion={self.motion} must be at least 0, and is not of method grpo: set it to 0"
             )
+        if self.motion_gain and not self.motion:
+            raise InputError(f"objective.motion_gain={self.motion_gain} needs objective.motion, its weight")
         if self.kl and self.kl_of == "mean" and not self.by_steps:
             raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
 
@@ -174,7 +179,8 @@ class Learner:
         channels, frames, height, width = x0.shape[1:]
         scales = weights.to(device, torch.float32).view(-1, 1, 1, 1)
         if faces is not None:
-            scales = scales + self.objective.face_credit * faces.to(device)
+            faces = faces.to(device)
+            scales = scales + self.objective.face_credit * faces
         for draw in range(self.objective.draws):
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
@@ -189,7 +195,7 @@ class Learner:
             loss = (scales * error).flatten(1).mean(1)
             if self.objective.kl or self.objective.motion:
                 change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
-                loss = loss + self._held(change, told, x0[:, :, slots:], sums)
+                loss = loss + self._held(change, told, x0[:, :, slots:], faces, sums)
             torch.autograd.backward(loss.sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
@@ -198,13 +204,15 @@ class Learner:
         shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
         return levels[[int(share * len(levels)) for share in shares]]
 
-    def _held(self, change: Tensor, told: Tensor, x0: Tensor, sums: Sums) -> Tensor:
+    def _held(self, change: Tensor, told: Tensor, x0: Tensor, faces: Tensor | None, sums: Sums) -> Tensor:
         """[B]: what a change of the velocity at noise levels `told` [B] costs; it and x0 [B, C, T, h, w]."""
         divergence = change.square().flatten(1).mean(1)
         sigma = told.to(change.device, torch.float32).view(-1, 1, 1, 1, 1)
-        motion = motion_change(-sigma * change, x0)
-        sums.add(kl=divergence.mean(), motion_change=motion.mean())
-        return self.objective.kl * divergence + self.objective.motion * motion.square()
+        weight = self.backbone.adapter_use.guidance or 1.0
+        gain = motion_gain(-sigma * weight * change, x0, None if faces is None else faces != 0)
+        sums.add(kl=divergence.mean(), motion_gain=gain.mean())
+        amiss = (gain - self.objective.motion_gain).square()
+        return self.objective.kl * divergence + self.objective.motion * amiss
 
     def _velocity(self, x: Tensor, sigma: float | Tensor, conditioning: Conditioning) -> Tensor:
         """That of the policy: with guidance by its steps, else that of the prompt alone."""
