@@ -31,7 +31,7 @@ from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.trainer import train_policy
 
 Scores = list[dict[str, float | None]]
-"""By prompt, the terms of the rewards."""
+"""By prompt, the terms of the rewards and the motion of the video."""
 TERMS = ("faces", "prompt", "frame_motion", "copy_paste")
 FEW = "evaluation.count=64"
 """Evaluations while an arm is trained: of one batch, as nothing is decided by them."""

@@ -103,7 +103,8 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
 
     _check_free(transformer)
     layers = _linear_layers(transformer)
-    ends = {end for end in settings.targets if any(f".{name}".endswith(f".{end}") for name in layers)}
+    chosen = {end: {name for name in layers if f".{name}".endswith(f".{end}")} for end in settings.targets}
+    ends = {end for end, names in chosen.items() if names}
     missing = set(settings.targets) - set(OFFICIAL_TARGETS) - ends
     if missing or not ends:
         raise InputError(
@@ -112,7 +113,11 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules=list(ends), init_lora_weights=False
     )
-    initial = None if settings.initial is None else _read_initial(transformer, settings)
+    initial = None
+    if settings.initial is not None:
+        initial = read_adapter(settings.initial)
+        check_fit(transformer, initial)
+        _check_initial(initial, set().union(*chosen.values()), settings)
     generator = torch.Generator().manual_seed(check_seed(seed))
     with torch.random.fork_rng(devices=[]):  # PEFT draws too, and nobody's generator shall notice
         transformer.add_adapter(config, ADAPTER)
@@ -127,16 +132,8 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
     return list(parameters.values())
 
 
-def _read_initial(transformer: Any, settings: LoraSettings) -> AdapterFile:
-    """The adapter to begin with, which fits into the new one."""
-    assert settings.initial is not None
-    file = read_adapter(settings.initial)
-    check_fit(transformer, file)
-    wanted = {
-        name
-        for name in _linear_layers(transformer)
-        if any(f".{name}".endswith(f".{end}") for end in settings.targets)
-    }
+def _check_initial(file: AdapterFile, wanted: set[str], settings: LoraSettings) -> None:
+    """Raise `InputError` unless an adapter is of the wanted layers, and of a rank that the new one has."""
     if wanted != file.weights.keys():
         raise InputError(
             f"initial: adapter {file.name} is of other layers than targets={settings.targets}, such as "
@@ -145,7 +142,6 @@ def _read_initial(transformer: Any, settings: LoraSettings) -> AdapterFile:
     rank = max(len(down) for down, _ in file.weights.values())
     if rank > settings.rank:
         raise InputError(f"initial: adapter {file.name} has rank {rank}; give rank={rank} or more")
-    return file
 
 
 @torch.no_grad()

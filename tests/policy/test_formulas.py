@@ -119,9 +119,8 @@ def test_motion_gain_is_that_of_the_energy_of_differences() -> None:
     grown = (energy(latents + 1e-6 * change) / energy(latents) - 1) / 2e-6
     torch.testing.assert_close(motion_gain(change, latents), grown, atol=1e-5, rtol=0)
     torch.testing.assert_close(motion_gain(-0.1 * latents, latents), torch.full((3,), -0.1).double())
-    assert (
-        motion_gain(change[:, :, :1].expand_as(change), latents).abs().max() < 1e-12
-    )  # the same in all frames
+    in_all_frames = change[:, :, :1].expand_as(change)
+    assert motion_gain(in_all_frames, latents).abs().max() < 1e-12
     assert not motion_gain(change, torch.ones_like(latents)).any()
     assert not motion_gain(change[:, :, :1], latents[:, :, :1]).any()
     places = torch.zeros(3, 5, 6, 7, dtype=torch.bool)

@@ -16,6 +16,7 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.requests import check_text
 
+from ..rewards.base import Rollout
 from ..rewards.composition import RewardsConfig, make_rewards
 from ..rewards.guards import mean_motion
 from ..rewards.scoring import Scorer
@@ -117,7 +118,7 @@ class Evaluator:
         No generator but the videos' own is touched, so that a run does not depend on how often it looks.
         """
         config, numbers = self._config, self._processes.share(range(self._config.count))
-        handles, shown, moving = [], [], list[float | None]()
+        rollouts, handles, shown = list[Rollout](), [], []
         for start in range(0, len(numbers), config.batch):
             some = numbers[start : start + config.batch]
             prompts = [self._prompts[number] for number in some]
@@ -130,15 +131,16 @@ class Evaluator:
             )
             frames = [torch.from_numpy(video.frames) for video in videos]
             shown += frames
-            rollouts = [prompt.rollout(video, -1) for prompt, video in zip(prompts, frames, strict=True)]
-            handles.append(self._scorer.submit(rollouts))
-            moving += map(mean_motion, rollouts)
-        rows = [
+            made = [prompt.rollout(video, -1) for prompt, video in zip(prompts, frames, strict=True)]
+            handles.append(self._scorer.submit(made))
+            rollouts += made
+        motion = [mean_motion(rollout) for rollout in rollouts]
+        scored = [
             {name: scores[k] for name, scores in terms.items()}
             for terms in (handle.result() for handle in handles)
             for k in range(len(next(iter(terms.values()))))
         ]
-        rows = [row | {"frame_motion": motion} for row, motion in zip(rows, moving, strict=True)]
+        rows = [row | {"frame_motion": one} for row, one in zip(scored, motion, strict=True)]
         return Evaluated(self._processes.gather(rows), tuple(shown[: config.shown]))
 
     def alarm(self, step: int, numbers: Mapping[str, float]) -> str | None:

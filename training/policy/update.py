@@ -177,6 +177,7 @@ class Learner:
         device, trajectory = self.backbone.device, chunk.trajectory
         x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
         channels, frames, height, width = x0.shape[1:]
+        slots = trajectory.num_slots
         scales = weights.to(device, torch.float32).view(-1, 1, 1, 1)
         if faces is not None:
             faces = faces.to(device)
@@ -187,15 +188,15 @@ class Learner:
             distinct = sorted(set(seeds))
             drawn = draw_noise(distinct, [(channels, frames, height, width)] * len(distinct)).to(device)
             eps = drawn[[distinct.index(seed) for seed in seeds]]
-            x = flow.interpolate(x0, eps, told.to(device, torch.float32).view(-1, 1, 1, 1, 1))
+            sigma = told.to(device, torch.float32).view(-1, 1, 1, 1, 1)
+            x = flow.interpolate(x0, eps, sigma)
             velocity = self._velocity(x, told, conditioning)
-            slots = trajectory.num_slots
             error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:].square().mean(1)
             sums.add(flow_matching=error.mean())
             loss = (scales * error).flatten(1).mean(1)
             if self.objective.kl or self.objective.motion:
                 change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
-                loss = loss + self._held(change, told, x0[:, :, slots:], faces, sums)
+                loss = loss + self._held(change, sigma, x0[:, :, slots:], faces, sums)
             torch.autograd.backward(loss.sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
@@ -204,10 +205,9 @@ class Learner:
         shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
         return levels[[int(share * len(levels)) for share in shares]]
 
-    def _held(self, change: Tensor, told: Tensor, x0: Tensor, faces: Tensor | None, sums: Sums) -> Tensor:
-        """[B]: what a change of the velocity at noise levels `told` [B] costs; it and x0 [B, C, T, h, w]."""
+    def _held(self, change: Tensor, sigma: Tensor, x0: Tensor, faces: Tensor | None, sums: Sums) -> Tensor:
+        """[B]: what a change [B, C, T, h, w] of the velocity at noise levels sigma [B, 1, 1, 1, 1] costs."""
         divergence = change.square().flatten(1).mean(1)
-        sigma = told.to(change.device, torch.float32).view(-1, 1, 1, 1, 1)
         weight = self.backbone.adapter_use.guidance or 1.0
         gain = motion_gain(-sigma * weight * change, x0, None if faces is None else faces != 0)
         sums.add(kl=divergence.mean(), motion_gain=gain.mean())
