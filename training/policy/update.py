@@ -160,7 +160,7 @@ class Learner:
         Each draw takes a noise level of the sampler at which the adapter is used, one draw a high one and the
         next lower ones, and noise. Both are the group's, so that what does not depend on the video cancels in
         a sum over advantages. The velocity is that of the prompt alone: that with guidance does not estimate
-        the target (on tiny-vace's own videos its loss is up to 28 times as high). Only the video's latents
+        the target (its loss is many times as high on tiny-vace's own videos). Only the video's latents
         count, not those of the reference slots.
 
         Args:
