@@ -144,7 +144,7 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
         Row("most_copy_paste_delta", "copy-paste, difference", high=0, digits=3),
     ),
     "alignment_curve": Grid(
-        rows=tuple((f"after {step} steps", f"step_{step}_") for step in range(0, 193, 64)),
+        rows=tuple((f"after {step} steps", f"step_{step}_") for step in range(0, 193, 32)),
         columns=(
             ("reward: faces", "reward_faces"),
             ("judge: similarity at the place", "judge_owned"),
