@@ -18,7 +18,14 @@ from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise, step_seed
 
-from .loss import clip_fraction, clipped_surrogate, motion_gain, ratio_norm, step_weights
+from .loss import (
+    clip_fraction,
+    clipped_surrogate,
+    first_order_matching,
+    motion_gain,
+    ratio_norm,
+    step_weights,
+)
 from .rollout import Chunk
 
 __all__ = ["Learner", "Objective", "Sums", "levels_within"]
@@ -35,7 +42,8 @@ class Objective:
     video; the levels are those of the sampler's at which the adapter is used (`lora.noise_levels`). Of "awm"
     alone, face_credit: weight of each person's own advantage, which only the latents of their face get
     (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they act
-    as the prompt says beside their likeness of 1, which needs the reward `prompt`.
+    as the prompt says beside their likeness of 1, which needs the reward `prompt`. first_order: of the
+    loss only what is linear in the adapter's change of the velocity (`loss.first_order_matching`).
 
     Not of "grpo", motion: weight of the squared difference between motion_gain and what the adapter adds to
     the motion of the video that each draw predicts (`loss.motion_gain`); with face_credit, of its faces.
@@ -52,6 +60,7 @@ class Objective:
     draws: int = 2
     face_credit: float = 0.0
     acting_credit: float = 0.0
+    first_order: bool = False
     clip: float = 1e-3
     weighted: bool = True
     ratio_norm: bool = False
@@ -75,6 +84,8 @@ class Objective:
             raise InputError(
                 f"objective.acting_credit={self.acting_credit} must be at least 0, and needs face_credit"
             )
+        if self.first_order and self.method != "awm":
+            raise InputError("objective.first_order=true is of method awm alone: set it to false")
         if self.motion < 0 or (self.motion and self.by_steps):
             raise InputError(
                 f"objective.motion={self.motion} must be at least 0, and is not of method grpo: set it to 0"
@@ -191,12 +202,16 @@ class Learner:
             sigma = told.to(device, torch.float32).view(-1, 1, 1, 1, 1)
             x = flow.interpolate(x0, eps, sigma)
             velocity = self._velocity(x, told, conditioning)
-            error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:].square().mean(1)
-            sums.add(flow_matching=error.mean())
-            loss = (scales * error).flatten(1).mean(1)
-            if self.objective.kl or self.objective.motion:
+            error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:]
+            matching = error.square().mean(1)
+            sums.add(flow_matching=matching.mean())
+            held = 0.0
+            if self.objective.kl or self.objective.motion or self.objective.first_order:
                 change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
-                loss = loss + self._held(change, sigma, x0[:, :, slots:], faces, sums)
+                held = self._held(change, sigma, x0[:, :, slots:], faces, sums)
+                if self.objective.first_order:
+                    matching = first_order_matching(error, change).mean(1)
+            loss = (scales * matching).flatten(1).mean(1) + held
             torch.autograd.backward(loss.sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
