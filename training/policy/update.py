@@ -203,15 +203,13 @@ class Learner:
             x = flow.interpolate(x0, eps, sigma)
             velocity = self._velocity(x, told, conditioning)
             error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:]
-            matching = error.square().mean(1)
-            sums.add(flow_matching=matching.mean())
-            held = 0.0
+            sums.add(flow_matching=error.square().mean())
             if self.objective.kl or self.objective.motion or self.objective.first_order:
                 change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
-                held = self._held(change, sigma, x0[:, :, slots:], faces, sums)
-                if self.objective.first_order:
-                    matching = first_order_matching(error, change).mean(1)
-            loss = (scales * matching).flatten(1).mean(1) + held
+                loss = self._weighed(error, change, scales, sums)
+                loss = loss + self._held(change, sigma, x0[:, :, slots:], faces, sums)
+            else:
+                loss = (scales * error.square().mean(1)).flatten(1).mean(1)
             torch.autograd.backward(loss.sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
@@ -219,6 +217,15 @@ class Learner:
         levels = levels_within(timesteps, self.backbone.adapter_use)
         shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
         return levels[[int(share * len(levels)) for share in shares]]
+
+    def _weighed(self, error: Tensor, change: Tensor, scales: Tensor, sums: Sums) -> Tensor:
+        """[B]: the matching loss, up to a constant, of an error that has a change of the velocity in it."""
+        linear, quadratic = (
+            (scales * part.mean(1)).flatten(1).mean(1)
+            for part in (first_order_matching(error, change), change.square())
+        )
+        sums.add(linear=linear.mean(), quadratic=quadratic.mean())
+        return linear if self.objective.first_order else linear + quadratic
 
     def _held(self, change: Tensor, sigma: Tensor, x0: Tensor, faces: Tensor | None, sums: Sums) -> Tensor:
         """[B]: what a change [B, C, T, h, w] of the velocity at noise levels sigma [B, 1, 1, 1, 1] costs."""
