@@ -285,6 +285,22 @@ def test_first_order_is_as_steep_everywhere_as_at_the_base(monkeypatch: pytest.M
     assert matched(toy, chunk, bad) @ at_base > 1.1 * at_base @ at_base
 
 
+def test_the_log_has_both_parts_of_what_a_change_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = roll(Toy(), RolloutConfig(members=2, batch=2), groups(1))[0]
+    refer_to(Toy(), monkeypatch)
+    found = []
+    for moved in (0.0, 0.7):
+        toy, sums = Toy(), Sums()
+        with torch.no_grad():
+            toy.transformer.offset += moved
+        learner(toy, method="awm", first_order=True).matching(chunk, range(2), torch.ones(2), 4, sums)
+        found.append({name: total / count for name, (total, count) in sums.as_pairs().items()})
+    base, other = found
+    assert base["linear"] == base["quadratic"] == 0 and other["quadratic"] > 0.01
+    added = other["flow_matching"] - base["flow_matching"]
+    assert other["linear"] + other["quadratic"] == pytest.approx(added, abs=1e-5)
+
+
 def test_matching_does_not_depend_on_the_batch() -> None:
     found = []
     for batch in (2, 4):

@@ -204,12 +204,13 @@ class Learner:
             velocity = self._velocity(x, told, conditioning)
             error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:]
             sums.add(flow_matching=error.square().mean())
+            loss = _weighed(error.square(), scales)
             if self.objective.kl or self.objective.motion or self.objective.first_order:
                 change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
-                loss = self._weighed(error, change, scales, sums)
+                linear = _weighed(first_order_matching(error, change), scales)
+                sums.add(linear=linear.mean(), quadratic=_weighed(change.square(), scales).mean())
+                loss = linear if self.objective.first_order else loss
                 loss = loss + self._held(change, sigma, x0[:, :, slots:], faces, sums)
-            else:
-                loss = (scales * error.square().mean(1)).flatten(1).mean(1)
             torch.autograd.backward(loss.sum() / count)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
@@ -217,15 +218,6 @@ class Learner:
         levels = levels_within(timesteps, self.backbone.adapter_use)
         shares = [(draw + random.Random(seed).random()) / self.objective.draws for seed in seeds]
         return levels[[int(share * len(levels)) for share in shares]]
-
-    def _weighed(self, error: Tensor, change: Tensor, scales: Tensor, sums: Sums) -> Tensor:
-        """[B]: the matching loss, up to a constant, of an error that has a change of the velocity in it."""
-        linear, quadratic = (
-            (scales * part.mean(1)).flatten(1).mean(1)
-            for part in (first_order_matching(error, change), change.square())
-        )
-        sums.add(linear=linear.mean(), quadratic=quadratic.mean())
-        return linear if self.objective.first_order else linear + quadratic
 
     def _held(self, change: Tensor, sigma: Tensor, x0: Tensor, faces: Tensor | None, sums: Sums) -> Tensor:
         """[B]: what a change [B, C, T, h, w] of the velocity at noise levels sigma [B, 1, 1, 1, 1] costs."""
@@ -279,3 +271,8 @@ def levels_within(timesteps: Tensor, use: AdapterUse) -> Tensor:
     """float64: the noise levels that a sampler tells the model, those at which an adapter is used."""
     levels = timesteps.double() / NUM_TRAIN_TIMESTEPS
     return levels[[use.at(level) for level in levels.tolist()]]
+
+
+def _weighed(values: Tensor, scales: Tensor) -> Tensor:
+    """[B]: the mean of values [B, C, T, h, w] of latents that weigh scales [B, T or 1, h or 1, w or 1]."""
+    return (scales * values.mean(1)).flatten(1).mean(1)
