@@ -10,9 +10,10 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from typing import Any
 
-__all__ = ["worker_pool"]
+__all__ = ["stop_feeding", "worker_pool"]
 
 
 def worker_pool(count: int, begin: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
@@ -21,6 +22,17 @@ def worker_pool(count: int, begin: Callable[..., None] | None = None, *arguments
     """
     spawn = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(count, spawn, _begin, (begin, *arguments))
+
+
+def stop_feeding(pool: ProcessPoolExecutor) -> None:
+    """Let a pool that has lost a process be shut down.
+
+    Python before 3.11.8 and 3.12.2 would wait for ever while it writes more than a pipe holds to processes
+    that are gone (python/cpython#94777); this is what later versions do.
+    """
+    queue: Any = vars(pool)["_call_queue"]
+    with suppress(OSError):  # a later version closes it too
+        queue._reader.close()
 
 
 def _begin(begin: Callable[..., None] | None, *arguments: Any) -> None:

@@ -25,7 +25,7 @@ from igrpo_sdk.faces.measuring import Person, find_people, measure
 from igrpo_sdk.faces.report import IdentityReport
 from igrpo_sdk.references import Reference
 
-from ..workers import worker_pool
+from ..workers import stop_feeding, worker_pool
 
 if TYPE_CHECKING:
     from .base import Rollout
@@ -148,6 +148,7 @@ class Measurer:
         try:
             return list(self._pool.map(_report_in_worker, clips))
         except BrokenProcessPool as error:
+            stop_feeding(self._pool)
             self.close()
             raise ResourceError(
                 f"a process that measures videos has died ({error}): is the memory enough for "
