@@ -18,10 +18,13 @@ __all__ = ["stop_feeding", "worker_pool"]
 
 def worker_pool(count: int, begin: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
     """`count` processes that end with this one, however it ends; each calls begin(*arguments) first, if
-    anything.
+    anything. They start now, not with their first work: importing what they need can take half a minute.
     """
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, spawn, _begin, (begin, *arguments))
+    pool = ProcessPoolExecutor(count, spawn, _begin, (begin, *arguments))
+    for _ in range(count):
+        pool.submit(int)  # each piece of work that finds nobody idle starts one
+    return pool
 
 
 def stop_feeding(pool: ProcessPoolExecutor) -> None:

@@ -38,7 +38,7 @@ from igrpo_sdk.training.evaluation.results import hardware, read_json, write_res
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
 from igrpo_sdk.training.policy.processes import Processes
 from igrpo_sdk.training.policy.prompts import Prompt
-from igrpo_sdk.training.policy.rollout import Chunk, Group, make_chunks
+from igrpo_sdk.training.policy.rollout import Chunk, Group, encode_groups, make_chunks
 from igrpo_sdk.training.policy.trainer import prepare_transformer
 from igrpo_sdk.training.policy.update import Learner, Sums
 
@@ -140,7 +140,8 @@ class Bench:
         generator = np.random.default_rng(0)
         people = [Reference.load(generator.integers(0, 256, (512, 512, 3), dtype=np.uint8)) for _ in range(2)]
         group = Group(number, Prompt(tuple(people), "two people talk"))
-        return make_chunks(pipe.backbone, pipe.preset, recipe.rollout, settings, [group], window, 0)
+        encoded = encode_groups(pipe.backbone, settings, [group])
+        return make_chunks(pipe.backbone, pipe.preset, recipe.rollout, settings, encoded, window, 0)
 
     def train(self, chunk: Chunk) -> None:
         """The gradient of a chunk."""

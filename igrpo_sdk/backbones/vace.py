@@ -82,6 +82,7 @@ class VaceBackbone:
         self._text_cache, self._picture_cache, self._empty_cache = _Cache(64), _Cache(64), _Cache(4)
         self.adapter_use = AdapterUse()
         self._decode_clips: Callable[[Any, Tensor], Tensor] = decode_sequence
+        self._pinned = False
 
     @property
     def reference_order(self) -> ReferenceOrder:
@@ -182,20 +183,25 @@ class VaceBackbone:
         frames, scale = (latents.shape[2] - 1) * self.temporal_scale + 1, self.spatial_scale
         together = clips_at_once(self.vae, frames, latents.shape[3] * scale, latents.shape[4] * scale)
         decode = partial(self._decode_clips, self.vae) if together else self._decode_in_chunks
+        shape = (len(latents), frames, latents.shape[3] * scale, latents.shape[4] * scale, 3)
+        videos = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         # In equal parts: a compiled decoder is compiled anew for another number of clips.
         parts = -(-len(latents) // (together or 1))
-        videos = []
-        for some in torch.tensor_split(latents.to(self.vae.dtype), parts):
+        for target, some in zip(
+            torch.tensor_split(videos, parts),
+            torch.tensor_split(latents.to(self.vae.dtype), parts),
+            strict=True,
+        ):
             video = decode(some / std_inverse + mean)
             if not torch.isfinite(video).all():
                 raise NumericsError("decode: the VAE's output is not finite; use a float32 VAE")
             pixels = ((video * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            videos.append(pixels.permute(0, 2, 3, 4, 1).cpu())
-        return torch.cat(videos)
+            target.copy_(pixels.permute(0, 2, 3, 4, 1))
+        return videos
 
     def compile_decoder(self, dtype: torch.dtype) -> None:
         """Compile the decoding of whole clips, with convolutions in `dtype`: for many clips of one size that
-        only rewards look at. Fast on a GPU.
+        only rewards look at. Fast on a GPU, from which frames then come into page-locked memory.
         """
 
         def decode(vae: Any, latents: Tensor) -> Tensor:
@@ -203,6 +209,7 @@ class VaceBackbone:
                 return decode_sequence(vae, latents)
 
         self._decode_clips = torch.compile(decode)
+        self._pinned = self.device.type == "cuda"
 
     def clear_caches(self) -> None:
         """Forget everything encoded so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from truth import Truth, scene
 from igrpo_sdk.errors import FaceError, InputError
 from igrpo_sdk.faces.analyzer import Analyzer, FaceAnalyzer
 from igrpo_sdk.faces.matching import Switch
-from igrpo_sdk.faces.measuring import find_people, measure
+from igrpo_sdk.faces.measuring import find_people, frame_motion, measure
 from igrpo_sdk.faces.report import IdentityReport
 
 Frames = NDArray[np.uint8]
@@ -130,6 +131,14 @@ def test_a_frozen_frame(truth: Truth, analyzer: Analyzer) -> None:
     assert [step == 0 for step in measure(frozen, pictures, analyzer).motion] == [False] * 5 + [True] * 2
     assert measure(clip[:1].repeat(4, 0), pictures, analyzer).summary()["motion"] == 0
     assert measure(clip[:1], pictures, analyzer).summary()["motion"] is None
+
+
+def test_motion_of_many_frames() -> None:
+    """However they are taken together: by the definition, frame by frame."""
+    frames = np.random.default_rng(0).integers(0, 256, (70, 6, 8, 3), dtype=np.uint8)
+    steps = [np.abs(b.astype(int) - a).mean() / 255 for a, b in itertools.pairwise(frames)]
+    assert frame_motion(frames) == pytest.approx(steps, abs=1e-6)
+    assert frame_motion(frames[:1]) == ()
 
 
 def test_ownership_by_place_does_not_flatter(truth: Truth, analyzer: Analyzer) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from PIL import Image
 from tiny import TEXT_LENGTH, TINY, people, tiny_stock
 
+from igrpo_sdk.backbones.attention import RotaryAttention, use_rotary_attention
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.sampling import draw_noise
 
@@ -77,3 +79,29 @@ def test_the_order_of_references_matters_and_is_that_of_stock(stock: Any) -> Non
     first = pipe.sample(request, pipe.encode(request), [11]).video_latents
     second = pipe.sample(swapped, pipe.encode(swapped), [11]).video_latents
     assert (first - second).norm() > 0.01 * first.norm()  # far from what parity tolerates
+
+
+def test_rotary_attention_is_that_of_stock_bit_for_bit() -> None:
+    """What it says and its gradients; a processor of somebody else's stays."""
+    pipe = IdentityPipeline.from_components(**tiny_stock().components, preset=TINY)
+    transformer, request = pipe.backbone.transformer, pipe.check_inputs(people(2), PROMPT, 11)
+    latents = draw_noise([11], [pipe.backbone.latent_shape(TINY.geometry, 2)])
+
+    transformer.requires_grad_(True)
+
+    def run() -> list[Any]:
+        transformer.zero_grad()
+        velocity = pipe.backbone.velocity(latents, 0.5, pipe.encode(request), 1.0)
+        velocity.square().sum().backward()
+        return [velocity.detach(), *(weight.grad for weight in transformer.parameters())]
+
+    class Other(WanAttnProcessor):  # type: ignore[misc]
+        pass
+
+    before = run()
+    transformer.blocks[0].attn1.set_processor(Other())
+    use_rotary_attention(transformer)
+    used = [type(block.attn1.processor) for block in transformer.blocks]
+    assert used == [Other, *[RotaryAttention] * (len(used) - 1)] and len(used) > 1
+    for one, other in zip(before, run(), strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)

@@ -21,7 +21,14 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.policy.advantages import group_advantages, score_table
 from igrpo_sdk.training.policy.prompts import Prompt
-from igrpo_sdk.training.policy.rollout import Chunk, Group, RolloutConfig, make_chunks, plan_chunks
+from igrpo_sdk.training.policy.rollout import (
+    Chunk,
+    Group,
+    RolloutConfig,
+    encode_groups,
+    make_chunks,
+    plan_chunks,
+)
 from igrpo_sdk.training.policy.update import Learner, Objective, Sums
 
 SHAPE = (2, 2, 3, 3)
@@ -88,7 +95,8 @@ def groups(*counts: int) -> list[Group]:
 
 def roll(toy: Toy, config: RolloutConfig, some: Sequence[Group], seed: int = 0) -> list[Chunk]:
     settings = GenerationConfig(PRESET.geometry, PRESET.steps, 1.0)
-    return list(make_chunks(toy, PRESET, config, settings, some, (WINDOW, WINDOW), seed))  # type: ignore[arg-type]
+    encoded = encode_groups(toy, settings, some)  # type: ignore[arg-type]
+    return list(make_chunks(toy, PRESET, config, settings, encoded, (WINDOW, WINDOW), seed))  # type: ignore[arg-type]
 
 
 def learner(toy: Toy, exact: bool = False, **objective: object) -> Learner:
@@ -172,6 +180,11 @@ def test_groups_stay_whole_and_counts_apart() -> None:
     assert sorted(row for rows in chunks for row in rows) == [(i, m) for i in range(4) for m in range(4)]
 
 
+def test_no_groups_make_no_chunks() -> None:
+    """A process of which there are more than groups has none."""
+    assert roll(Toy(), RolloutConfig(members=2, batch=2), []) == []
+
+
 def test_members_differ_and_come_back() -> None:
     """A video is a function of the seed, the group's number and the member, whatever is made beside it."""
     toy = Toy()
@@ -194,7 +207,8 @@ def test_divergence_from_the_model_without_its_adapter(kind: Literal["mean", "ve
     group = Group(0, Prompt(tuple(people(2)), "2 people talk"))
     settings = pipe.preset.generation(steps=4)
     config = RolloutConfig(members=2, batch=2)
-    [chunk] = make_chunks(backbone, pipe.preset, config, settings, [group], (WINDOW, WINDOW), 0)
+    encoded = encode_groups(backbone, settings, [group])
+    [chunk] = make_chunks(backbone, pipe.preset, config, settings, encoded, (WINDOW, WINDOW), 0)
     one = Learner(backbone, Objective(kl=1.0, kl_of=kind, unconditional_gradient=True), 2.5, False)
 
     def pull() -> float:
@@ -262,7 +276,8 @@ def test_advantage_weighted_matching_learns_what_is_rewarded(
     for step in range(60):
         some = [replace(group, number=100 * step + group.number) for group in groups(1, 1)]
         nothing = (frozenset[int](), frozenset[int]())
-        chunks = list(make_chunks(toy, PRESET, config, settings, some, nothing, 0))  # type: ignore[arg-type]
+        encoded = encode_groups(toy, settings, some)  # type: ignore[arg-type]
+        chunks = list(make_chunks(toy, PRESET, config, settings, encoded, nothing, 0))  # type: ignore[arg-type]
         advantage = nearness(chunks, wanted)
         optimizer.zero_grad()
         for chunk, values in zip(chunks, advantage, strict=True):

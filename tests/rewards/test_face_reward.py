@@ -238,6 +238,14 @@ def test_t13_worker_processes_end_with_a_trainer_that_is_killed(
     assert any(time.sleep(0.1) or ended(worker) for _ in range(100))
 
 
+def test_processes_start_before_they_are_needed() -> None:
+    measurer = Measurer.load(MeasuringConfig(workers=2))
+    try:
+        assert measurer._pool is not None and len(measurer._pool._processes) == 2
+    finally:
+        measurer.close()
+
+
 def test_processes_measure_the_same(measurer: Measurer, right: Rollout, swapped: Rollout) -> None:
     apart = Measurer(measurer.analyzer, MeasuringConfig(workers=1))
     try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -233,9 +234,12 @@ def appearance_vectors(vectors: Tensor) -> Tensor:
     return torch.cat([_COLOUR_WEIGHT * skin, _COLOUR_WEIGHT * hair, _COLOUR_WEIGHT * top, flags, style], 1)
 
 
+@lru_cache(64)
 def actor_appearances(scene: Scene) -> NDArray[np.float32]:
-    """True appearance vectors (P, A) of a scene's actors, in reference order."""
-    return np.asarray(appearance_vectors(identity_vectors(*actor_keys(scene.actors))).numpy(), np.float32)
+    """True appearance vectors (P, A) of a scene's actors, in reference order; not to be written to."""
+    made = appearance_vectors(identity_vectors(*actor_keys(scene.actors))).numpy().astype(np.float32)
+    made.flags.writeable = False  # all videos of a scene share it
+    return made
 
 
 @dataclass(frozen=True)

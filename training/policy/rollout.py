@@ -20,7 +20,16 @@ from igrpo_sdk.sampling import Stochastic, Trajectory, draw_noise, make_solver, 
 from ..rewards.base import Rollout
 from .prompts import Prompt
 
-__all__ = ["Chunk", "Group", "RolloutConfig", "Video", "make_chunks", "plan_chunks"]
+__all__ = [
+    "Chunk",
+    "EncodedGroups",
+    "Group",
+    "RolloutConfig",
+    "Video",
+    "encode_groups",
+    "make_chunks",
+    "plan_chunks",
+]
 
 Video = tuple[int, int]
 """(number of the group, member)."""
@@ -62,6 +71,14 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
+class EncodedGroups:
+    """Groups and what they are made from, each encoded once; None of no groups."""
+
+    groups: tuple[Group, ...]
+    conditioning: Conditioning | None
+
+
+@dataclass(frozen=True, eq=False)
 class Chunk:
     """B videos: [(group, member)], seeds of the groups, what they were made from, kept steps, the videos."""
 
@@ -96,13 +113,23 @@ def plan_chunks(groups: Sequence[Group], members: int, batch: int) -> Iterator[l
         yield from (rows[start : start + batch] for start in range(0, len(rows), batch))
 
 
+def encode_groups(backbone: Backbone, settings: GenerationConfig, groups: Sequence[Group]) -> EncodedGroups:
+    """Encode the references and the prompt of every group, and the negative prompt if there is guidance."""
+    if not groups:
+        return EncodedGroups((), None)
+    negatives = None if settings.guidance_scale == 1 else [settings.negative_prompt] * len(groups)
+    references = [group.prompt.references for group in groups]
+    prompts = [group.prompt.given for group in groups]
+    return EncodedGroups(tuple(groups), backbone.encode(references, prompts, negatives, settings.geometry))
+
+
 @torch.no_grad()
 def make_chunks(
     backbone: Backbone,
     preset: Preset,
     config: RolloutConfig,
     settings: GenerationConfig,
-    groups: Sequence[Group],
+    encoded: EncodedGroups,
     window: tuple[frozenset[int], frozenset[int]],
     seed: int,
 ) -> Iterator[Chunk]:
@@ -111,11 +138,13 @@ def make_chunks(
     Args:
         backbone, preset: the policy.
         config, settings: how; `settings` has the geometry, steps and guidance.
-        groups: of this process.
+        encoded: the groups of this process.
         window: the trained steps and the noisy ones.
         seed: of the run. The noise of a member is a function of it, the group's number and the member.
     """
-    conditions = _encode(backbone, settings, groups)
+    groups, conditions = encoded.groups, encoded.conditioning
+    if conditions is None:
+        return
     for rows in plan_chunks(groups, config.members, config.batch):
         group_seeds = tuple(video_seed(seed, groups[index].number + 1) for index, _ in rows)
         members = [(one, member) for one, (_, member) in zip(group_seeds, rows, strict=True)]
@@ -136,10 +165,3 @@ def make_chunks(
             for (index, _), video in zip(rows, frames, strict=True)
         )
         yield Chunk(tuple(rows), group_seeds, conditioning, trajectory, rollouts)
-
-
-def _encode(backbone: Backbone, settings: GenerationConfig, groups: Sequence[Group]) -> Conditioning:
-    """The conditions of every group, each encoded once."""
-    negatives = None if settings.guidance_scale == 1 else [settings.negative_prompt] * len(groups)
-    references = [group.prompt.references for group in groups]
-    return backbone.encode(references, [group.prompt.given for group in groups], negatives, settings.geometry)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import add_adapter, save_adapter
+from igrpo_sdk.backbones.attention import use_rotary_attention
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_parameters
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.faces.report import IdentityReport
@@ -39,7 +40,7 @@ from .evaluation import Evaluator
 from .log import PolicyLog
 from .processes import Processes
 from .prompts import DrawnAhead
-from .rollout import Chunk, Group, Video, make_chunks
+from .rollout import Chunk, EncodedGroups, Group, Video, encode_groups, make_chunks
 from .sharding import check_lockstep, shard
 from .update import Learner, Sums, levels_within
 
@@ -62,8 +63,9 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
         run.log.event("begin", run.step, run.elapsed, run.facts)
         while not run.evaluate() and not run.finished:
             with run.log.timed("rollout"):
-                parts = [run.roll(groups) for groups in run.draw_groups()]
+                parts = [run.roll(groups) for groups in run.take_groups()]
             with run.log.timed("waiting_for_scores"):
+                run.draw_next()
                 advantages = run.advantages(parts)
             with run.log.timed("update"):
                 for part in parts:
@@ -112,6 +114,7 @@ class _Run:
         )
         self.log = PolicyLog(output, self.processes.first)
         self.sums = Sums()
+        self._next: list[EncodedGroups] = []
 
     def _choose_use(self) -> None:
         """Say how the adapter is used. Raises InputError unless the sampler has a level there to train."""
@@ -170,13 +173,32 @@ class _Run:
             self.log.event("alarm", self.step, self.elapsed, {"reason": reason})
         return reason is not None
 
-    def draw_groups(self) -> list[list[Group]]:
-        """This process's groups of the step, a list for each update; the next step's are begun with."""
-        mine = self._numbers(self.step)
-        self.prompts.begin(number for part in mine for number in part)
+    def take_groups(self) -> list[EncodedGroups]:
+        """This process's groups of the step, a list for each update."""
+        taken, self._next = self._next or self._draw(self.step), []
+        return taken
+
+    def draw_next(self) -> None:
+        """Draw and encode the groups of the next step, if there is one: a GPU has nothing else to do while
+        scores are awaited.
+        """
         if self.step + 1 < self.recipe.steps:
-            self.prompts.begin(number for part in self._numbers(self.step + 1) for number in part)
-        return [[Group(number, self.prompts.prompt(number)) for number in part] for part in mine]
+            self._next = self._draw(self.step + 1)
+
+    def _draw(self, step: int) -> list[EncodedGroups]:
+        """This process's groups of a step, encoded; the prompts of the step after it are begun with."""
+        mine = self._numbers(step)
+        self.prompts.begin(number for part in mine for number in part)
+        if step + 1 < self.recipe.steps:
+            self.prompts.begin(number for part in self._numbers(step + 1) for number in part)
+        return [
+            encode_groups(
+                self.pipe.backbone,
+                self.settings,
+                [Group(number, self.prompts.prompt(number)) for number in part],
+            )
+            for part in mine
+        ]
 
     def _numbers(self, step: int) -> list[list[int]]:
         """The numbers of this process's groups of a step, a list for each update."""
@@ -186,7 +208,7 @@ class _Run:
         parts = [numbers[start : start + size] for start in range(0, update.groups, size)]
         return [self.processes.share(part) for part in parts]
 
-    def roll(self, groups: list[Group]) -> list[tuple[Chunk, Pending]]:
+    def roll(self, groups: EncodedGroups) -> list[tuple[Chunk, Pending]]:
         """Make the videos of groups; each chunk is scored while the next is made."""
         pipe, recipe = self.pipe, self.recipe
         window = recipe.window_of(self.step, self.settings.steps)
@@ -341,12 +363,16 @@ class _Run:
 def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Processes) -> list[nn.Parameter]:
     """Give a transformer its adapter, and what a recipe says of it; returns the parameters to train."""
     parameters = add_adapter(transformer, recipe.lora, recipe.seed)
+    if recipe.dtype != "float32":
+        # The adapter is float32; beside a model of half precision TF32 is more than exact enough for it.
+        torch.set_float32_matmul_precision("high")
     if recipe.checkpointing:
         transformer.enable_gradient_checkpointing()
     if recipe.compile:
         # VACE's first block and its others, with and without adapter and gradients, are six versions; batches
         # of another shape would pass the limit of 8.
         torch._dynamo.config.recompile_limit = 32
+        use_rotary_attention(transformer)
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     if recipe.sharded:
         shard(transformer, processes)

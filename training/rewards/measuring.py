@@ -86,8 +86,13 @@ class Measurer:
 
     @classmethod
     def load(cls, config: MeasuringConfig = MeasuringConfig()) -> Measurer:
-        """With the analyzer that the config names; raises what `FaceAnalyzer.load` does."""
-        return cls(FaceAnalyzer.load(config.pack, config.device), config)
+        """With the analyzer that the config names, and its processes, if any, on their way; raises what
+        `FaceAnalyzer.load` does.
+        """
+        made = cls(FaceAnalyzer.load(config.pack, config.device), config)
+        if config.workers:
+            made._pool = made._start()
+        return made
 
     def reports(self, rollouts: Sequence[Rollout]) -> list[IdentityReport | None]:
         """The report of each rollout, over each n-th of its frames; None where a reference does not show
@@ -118,7 +123,9 @@ class Measurer:
         if len(people) < len(rollout.references):
             return None
         numbers = range(0, len(rollout.frames), self.config.every)
-        return _Clip(rollout.frames[:: self.config.every].numpy(), numbers, people, rollout.places)
+        # In one piece, which is sent to a process sooner.
+        frames = np.ascontiguousarray(rollout.frames[:: self.config.every].numpy())
+        return _Clip(frames, numbers, people, rollout.places)
 
     def _person(self, reference: Reference) -> Person | None:
         """The face of a reference, found once; None if there is not exactly one."""
@@ -143,8 +150,7 @@ class Measurer:
         if not self.config.workers:
             return [_report(clip, self.analyzer) for clip in clips]
         if self._pool is None:
-            pack, device = self.config.pack, self.config.device
-            self._pool = worker_pool(self.config.workers, _load_worker, pack, device)
+            self._pool = self._start()
         try:
             return list(self._pool.map(_report_in_worker, clips))
         except BrokenProcessPool as error:
@@ -154,6 +160,9 @@ class Measurer:
                 f"a process that measures videos has died ({error}): is the memory enough for "
                 f"{self.config.workers} workers?"
             ) from error
+
+    def _start(self) -> ProcessPoolExecutor:
+        return worker_pool(self.config.workers, _load_worker, self.config.pack, self.config.device)
 
 
 def _report(clip: _Clip, analyzer: Analyzer) -> IdentityReport:
