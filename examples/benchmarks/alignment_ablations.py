@@ -36,7 +36,13 @@ TERMS = ("faces", "prompt", "frame_motion", "copy_paste")
 FEW = "evaluation.count=64"
 """Evaluations while an arm is trained: of one batch, as nothing is decided by them."""
 
-_WHOLE = ("objective.face_credit=0", "objective.acting_credit=0", "rewards.faces.weight=1")
+_WHOLE = (
+    "objective.face_credit=0",
+    "objective.acting_credit=0",
+    "rewards.faces.weight=1",
+    # A third, as faces are a tenth of the latents and weigh 32: as much beside what is to be learned.
+    "objective.kl=0.03",
+)
 _NOT_HELD = ("objective.motion=0", "objective.motion_gain=0")
 _BY_STEPS = (
     *_WHOLE,

@@ -361,7 +361,10 @@ class _Run:
 
 
 def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Processes) -> list[nn.Parameter]:
-    """Give a transformer its adapter, and what a recipe says of it; returns the parameters to train."""
+    """Give a transformer its adapter, and what a recipe says of it; returns the parameters to train.
+
+    Products of float32 use TF32 from then on in the whole process, unless the recipe's dtype is float32.
+    """
     parameters = add_adapter(transformer, recipe.lora, recipe.seed)
     if recipe.dtype != "float32":
         # The adapter is float32; beside a model of half precision TF32 is more than exact enough for it.
