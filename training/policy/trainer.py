@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import add_adapter, save_adapter
-from igrpo_sdk.backbones.attention import use_rotary_attention
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_parameters
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.faces.report import IdentityReport
@@ -28,6 +27,7 @@ from igrpo_sdk.requests import check_text
 from igrpo_sdk.sampling import make_solver
 
 from .. import checkpoint
+from ..pretrain.attention import FusibleAttnProcessor
 from ..pretrain.loop import Average
 from ..rewards.composition import make_rewards
 from ..rewards.guards import PromptGuard
@@ -375,7 +375,7 @@ def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Proce
         # VACE's first block and its others, with and without adapter and gradients, are six versions; batches
         # of another shape would pass the limit of 8.
         torch._dynamo.config.recompile_limit = 32
-        use_rotary_attention(transformer)
+        transformer.set_attn_processor(FusibleAttnProcessor())
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     if recipe.sharded:
         shard(transformer, processes)
