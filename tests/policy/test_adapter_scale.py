@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from small_runs import settings, write_prompts, write_recipe
 from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
-from igrpo_sdk.adapters.files import read_adapter
+from igrpo_sdk.adapters.files import AdapterFile, read_adapter, write_adapter
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
 from igrpo_sdk.training.policy.evaluation import Alarm
@@ -44,7 +45,7 @@ def test_scales_are_tried_and_one_is_kept(
     example.measure(adapter, recipe, scales=(2.0,), device="cpu")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["0", "motion"], ["2", "motion"]]
-    example.keep(adapter, 0.5, str(tmp_path / "kept"))
+    example.keep([adapter], 0.5, str(tmp_path / "kept"))
     first, kept = read_adapter(adapter), read_adapter(tmp_path / "kept")
     assert kept.config == first.config and kept.info == first.info and kept.alphas == first.alphas
     for module, (down, up) in first.weights.items():
@@ -112,17 +113,70 @@ def test_a_smaller_rank_is_the_nearest(example: ModuleType, trained: Path, tmp_p
         )
     first = read_adapter(trained / "adapter")
     full = len(next(iter(first.weights.values()))[0])
-    small = read_adapter(example.keep(trained / "adapter", 1.0, tmp_path / "small", 1))
+    small = read_adapter(example.keep([trained / "adapter"], 1.0, tmp_path / "small", 1))
     assert {len(pair[0]) for pair in small.weights.values()} == {1}
     for module, alpha in small.alphas.items():
         assert alpha == first.alphas[module] / full
     for rank in (0, full + 1):
         with pytest.raises(InputError, match=f"rank: {rank}; adapter adapter has {full}"):
-            example.keep(trained / "adapter", 1.0, tmp_path / "none", rank)
+            example.keep([trained / "adapter"], 1.0, tmp_path / "none", rank)
     assert first.config is not None
     uneven = replace(first, config={**first.config, "alpha_pattern": {"to_q": 2.0}})
     with pytest.raises(InputError, match="rank: 1, but the layers of adapter adapter differ"):
         example.of_rank(uneven, 1)
+
+
+def test_the_mean_of_several(example: ModuleType, trained: Path, tmp_path: Path) -> None:
+    """Of another rank and alpha too: the change of each layer is the mean, to the rounding of float16."""
+    first = read_adapter(trained / "adapter")
+    assert first.config is not None and first.info is not None
+    small = example.of_rank(first, 1)
+    tensors = {}
+    for module, (down, up) in small.weights.items():
+        tensors |= {f"{module}.lora_A.weight": -down, f"{module}.lora_B.weight": up}
+    config = {**small.config, "lora_alpha": 3 * small.config["lora_alpha"]}
+    second = write_adapter(tmp_path / "second", tensors, config, first.info)
+    mean = read_adapter(example.keep([trained / "adapter", second], 1.5, tmp_path / "mean"))
+    full = first.config["r"]
+    assert mean.config is not None and mean.config["r"] == full + 1 and mean.info == first.info
+    changes = [change_of(one) for one in (first, read_adapter(second), mean)]
+    for module, change in changes[2].items():
+        wanted = 1.5 * (changes[0][module] + changes[1][module]) / 2
+        torch.testing.assert_close(change, wanted, atol=2e-3 * float(wanted.abs().max()), rtol=0)
+
+
+def change_of(file: AdapterFile) -> dict[str, Tensor]:
+    """Module to what its weight gains."""
+    return {
+        module: up.float() @ down.float() * (file.alphas[module] / len(down))
+        for module, (down, up) in file.weights.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"weights": {}}, "layers"),
+        ({"base_weights": "another"}, "base"),
+        ({"guidance": 2.0}, "noise levels or guidance"),
+        ({"noise_levels": (0.1, 0.2)}, "noise levels or guidance"),
+    ],
+)
+def test_what_has_no_mean(example: ModuleType, trained: Path, change: dict[str, Any], what: str) -> None:
+    first = read_adapter(trained / "adapter")
+    assert first.info is not None
+    if "weights" in change:
+        other = replace(first, name="other", **change)
+    else:
+        other = replace(first, name="other", info=replace(first.info, **change))
+    with pytest.raises(InputError, match=f"others: adapters adapter and other are of other {what}"):
+        example.mean_of([first, other])
+    with pytest.raises(InputError, match="adapter: was not made by igrpo"):
+        example.mean_of([first, replace(first, info=None)])
+    assert first.config is not None
+    uneven = replace(first, name="uneven", config={**first.config, "rank_pattern": {"to_q": 2}})
+    with pytest.raises(InputError, match="others: 1 of them, but the layers of adapter uneven differ"):
+        example.mean_of([first, uneven])
 
 
 def test_what_cannot_be_kept(example: ModuleType, trained: Path, tmp_path: Path) -> None:
@@ -132,4 +186,4 @@ def test_what_cannot_be_kept(example: ModuleType, trained: Path, tmp_path: Path)
     with pytest.raises(InputError, match="aligns no model"):
         example.measure(adapter, "tiny_vae")
     with pytest.raises(InputError, match="exists already"):
-        example.keep(adapter, 0.5, str(tmp_path))
+        example.keep([adapter], 0.5, str(tmp_path))
