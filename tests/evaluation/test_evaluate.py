@@ -305,6 +305,40 @@ def test_a_case_that_the_model_cannot_make_is_named_before_any_is_made(
     assert not list((tmp_path / "out" / "videos").rglob("*.mp4"))
 
 
+# ---- the ceiling
+
+
+def test_the_scenes_themselves_are_the_ceiling(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*two(drawn)[1:], "--ceiling"]
+    assert evaluate(tmp_path, *words) == 0
+    metrics = results(tmp_path)
+    assert metrics["true_similarity"] > 0.6 > metrics["strangers_similarity"]
+    assert metrics["true_prompt_following"] > 0.8 and metrics["true_head_count_error"] < 0.05
+    shown = (tmp_path / "report.html").read_text("utf-8")
+    assert "the scenes, as the world renders them" in shown and "true: the scenes" in shown
+    assert "--ceiling" in json.loads((tmp_path / "results.json").read_text("utf-8"))["command"]
+    kept = times(tmp_path / "videos")
+    assert len(kept) == 4 and evaluate(tmp_path, *words) == 0 and times(tmp_path / "videos") == kept
+    # Alone it is the base.
+    assert evaluate(tmp_path / "alone", "--cases=3", "--ceiling") == 0
+    assert results(tmp_path / "alone")["true_similarity"] == metrics["true_similarity"]
+    # Nothing is mixed in.
+    (tmp_path / "videos" / "true" / "system.json").write_text('{"model": "another"}')
+    assert evaluate(tmp_path, *words) == 1
+    assert "was made with model=another, not world" in capsys.readouterr().err
+
+
+def test_there_is_no_ceiling_without_scenes(
+    suite: Path, tiny_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(tiny_directory), "--suite", str(suite), "--device=cpu", "--ceiling"]
+    assert evaluate(tmp_path, *words) == 1
+    assert "ceiling: case a has no scene of the world" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
 # ---- what is refused
 
 

@@ -27,13 +27,13 @@ from igrpo_sdk.video import check_output_path, written_whole
 from ..dataset import NAME, Case
 from . import plots
 from .comparing import ALL, Row, as_metrics, groups, table
-from .making import SETTINGS_FILE, make_videos
+from .making import SETTINGS_FILE, check_scenes, make_videos, render_videos
 from .measures import JUDGED_EVERY, UNSEEN, Lab, Measures, video_file
 from .page import Evaluation, all_warnings, page
 from .results import hardware, read_json, write_results
 from .suites import DEFAULT_CASES, load_suite, with_refined_prompts
 
-BASE, ALIGNED, AGAINST, BLANK = "base", "aligned", "against", "blank"
+BASE, ALIGNED, AGAINST, BLANK, TRUE = "base", "aligned", "against", "blank", "true"
 """Names of the systems that are made here."""
 _LISTED = 10  # problems in an error
 _HEADLINES = ("similarity", "owned", "judge_owned", "judge_auc", "prompt_following")
@@ -44,6 +44,7 @@ class System:
     """What is evaluated: videos in a folder, of a model that makes them first, or (None) of another maker.
 
     adapter: what is loaded into the model; None for the base. blank: the model is given blank references.
+    rendered: of no model: the scenes of the suite, as the world renders them.
     """
 
     name: str
@@ -51,6 +52,12 @@ class System:
     model: str | None = None
     adapter: str | None = None
     blank: bool = False
+    rendered: bool = False
+
+    @property
+    def made_here(self) -> bool:
+        """Whether its videos are made by the command."""
+        return self.rendered or self.model is not None
 
 
 def evaluate(
@@ -60,6 +67,7 @@ def evaluate(
     against: str | None = None,
     videos: list[str] | None = None,
     floor: bool = False,
+    ceiling: bool = False,
     refined: bool = False,
     suite: str = "world",
     cases: int | None = None,
@@ -84,6 +92,8 @@ def evaluate(
             repeated; without a model the first is the base.
         floor: Also evaluate the model with blank references, called blank: what is found when nobody could
             be shown.
+        ceiling: Also evaluate the suite's scenes as the world renders them, called true: what is found of a
+            video without a fault.
         refined: Give all models prompts completed with what is visible of each person: the world's own words,
             or each line's "refined_prompt" (`igrpo train refine-prompts` writes it).
         suite: "world", or a JSON Lines file with references and prompt on each line (docs/evaluation.md).
@@ -97,9 +107,11 @@ def evaluate(
         videos_only: Stop when the videos are made, such as on a machine with a GPU and nothing else. The same
             command without this measures them, there or where the folder was copied to.
     """
-    systems = choose_systems(output, model, adapter, against, videos or [], floor)
+    systems = choose_systems(output, model, adapter, against, videos or [], floor, ceiling)
     _check_folder(output)
     chosen = load_suite(suite, cases, output)
+    if ceiling:
+        check_scenes(chosen)
     if refined:
         chosen = with_refined_prompts(chosen)
     if videos_only:
@@ -122,7 +134,7 @@ def evaluate(
     facts = _facts(systems, suite + " with refined prompts" * refined, chosen, results, lab)
     words: dict[str, str | int | None] = {"model": model, "adapter": adapter, "against": against}
     words |= {"suite": suite, "cases": len(chosen), "pack": pack}
-    flags = {"floor": floor, "refined": refined, "no_judge": no_judge, "partial": partial}
+    flags = {"floor": floor, "ceiling": ceiling, "refined": refined, "no_judge": no_judge, "partial": partial}
     command = _command(words, videos or [], flags)
     publish(output, systems, results, facts, told, command)
 
@@ -134,6 +146,7 @@ def choose_systems(
     against: str | None,
     videos: Sequence[str],
     floor: bool,
+    ceiling: bool,
 ) -> list[System]:
     """The systems of a command, the base first. Raises InputError for a choice that makes no sense."""
     if model is None and (floor or against is not None or adapter is not None):
@@ -150,6 +163,7 @@ def choose_systems(
             raise InputError(f"videos: {given!r}; give NAME=DIR, such as other=videos/other")
         systems.append(System(name, Path(folder)))
     systems += [System(BLANK, made / BLANK, model, blank=True)] if floor else []
+    systems += [System(TRUE, made / TRUE, rendered=True)] if ceiling else []
     names = [system.name.lower() for system in systems]  # they name folders, also where case does not count
     if not systems:
         raise InputError("model: none given, and no videos; give --model or --videos NAME=DIR")
@@ -159,7 +173,12 @@ def choose_systems(
 
 
 def make(systems: Sequence[System], cases: Sequence[Case], device: str, batch: int | None) -> None:
-    """Make the videos of all systems with a model; each model is loaded once, its adapter put in and out."""
+    """Make the videos of all systems that are made here; each model is loaded once, its adapter put in and
+    out.
+    """
+    for system in systems:
+        if system.rendered:
+            render_videos(cases, system.videos)
     silence_loaders()
     for model in dict.fromkeys(system.model for system in systems if system.model is not None):
         pipe = IdentityPipeline.from_pretrained(model, adapter="none", device=device)
@@ -213,7 +232,7 @@ def _check_folder(output: Path) -> None:
 def _check_complete(systems: Sequence[System], cases: Sequence[Case]) -> None:
     """Every video that is not made here is there: asked before any is made."""
     for system in systems:
-        if system.model is not None:
+        if system.made_here:
             continue
         if not system.videos.is_dir():
             raise InputError(f"videos: {str(system.videos)!r} is no folder; give NAME=DIR")
@@ -256,7 +275,9 @@ def _facts(
     for system in systems:
         about = settings.get(system.name)
         facts[system.name] = "videos made elsewhere"
-        if about is not None:
+        if system.rendered:
+            facts[system.name] = "the scenes, as the world renders them"
+        elif about is not None:
             facts[system.name] = (
                 f"{system.model}: {about['steps']} steps, guidance {about['guidance_scale']}, "
             )
@@ -276,7 +297,7 @@ def _facts(
 
 def _settings(systems: Sequence[System]) -> dict[str, Any]:
     """What the videos of each system that was made here were made with."""
-    return {s.name: read_json(s.videos / SETTINGS_FILE) for s in systems if s.model is not None}
+    return {s.name: read_json(s.videos / SETTINGS_FILE) for s in systems if s.made_here}
 
 
 def _notes(systems: Sequence[System], results: Mapping[str, Sequence[Measures]]) -> Iterator[str]:
@@ -299,6 +320,11 @@ def _notes(systems: Sequence[System], results: Mapping[str, Sequence[Measures]])
         yield (
             "blank: grey pictures as references, and prompts that say nothing of how anybody looks. The "
             "reader finds people by their looks, so that blank follows prompts less by construction."
+        )
+    if any(system.rendered for system in systems):
+        yield (
+            "true: the scenes as the world renders them. What is found there is no fault of a model: faces "
+            "that are hidden or turned away, and what is taken for copied though nothing is."
         )
     unseen = sum(warning.startswith(UNSEEN) for one in base for warning in one.warnings)
     if unseen:

@@ -16,12 +16,15 @@ from igrpo_sdk.references import Reference
 from igrpo_sdk.video import IdentityVideo
 
 from ..dataset import Case
+from ..world.renderer import render_scenes
 from .results import hardware, read_json, write_json
 
 SETTINGS_FILE = "system.json"
 """Beside the videos: what made them."""
 GREY = 128
 """The level of blank references."""
+FPS = 8.0
+"""Frames a second of rendered scenes: those of the tiny models."""
 
 
 def make_videos(
@@ -61,6 +64,28 @@ def make_videos(
             bar.update(len(some))
 
 
+def check_scenes(cases: Sequence[Case]) -> None:
+    """Raise InputError for a case without a scene of the world, whose true video nobody knows."""
+    for case in cases:
+        if case.scene is None:
+            raise InputError(
+                f"ceiling: case {case.id} has no scene of the world to render; leave ceiling out"
+            )
+
+
+def render_videos(cases: Sequence[Case], folder: Path) -> None:
+    """Make the video of every case, `folder`/ID.mp4, that is not there yet, as the world renders its scene.
+
+    Raises InputError for a folder with the videos of something else, and what `check_scenes` does.
+    """
+    check_scenes(cases)
+    keep_settings(folder / SETTINGS_FILE, {"model": "world", "hardware": hardware()})
+    for case in tqdm(cases, desc=f"videos {folder.name}", disable=None):
+        if case.scene is not None and not _made(case, folder, blank=False):
+            frames = render_scenes([case.scene], fps=FPS).frames[0].numpy()
+            IdentityVideo(frames, FPS, _wanted(case, blank=False)).save(folder / f"{case.id}.mp4")
+
+
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a new folder; InputError for a folder with others, so that nothing is mixed."""
     if not path.is_file():
@@ -95,17 +120,21 @@ def _made(case: Case, folder: Path, blank: bool) -> bool:
     if not path.exists():
         return False
     settings = IdentityVideo.load(path).settings
-    wanted = {
-        "prompt": _prompt(case, blank),
-        "seed": case.seed,
-        "references": [picture.hash for picture in _pictures(case, blank)],
-    }
-    for name, value in wanted.items():
+    for name, value in _wanted(case, blank).items():
         if settings.get(name) != value:
             raise InputError(
                 f"{path} has another {name} than case {case.id}: use another folder, or delete it"
             )
     return True
+
+
+def _wanted(case: Case, blank: bool) -> dict[str, Any]:
+    """What the settings of the video of a case say of the case."""
+    return {
+        "prompt": _prompt(case, blank),
+        "seed": case.seed,
+        "references": [picture.hash for picture in _pictures(case, blank)],
+    }
 
 
 def _prompt(case: Case, blank: bool) -> str:
