@@ -133,6 +133,22 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
             ("prompt following", "prompt_following"),
         ),
     ),
+    "identity_ceiling": Grid(
+        rows=(
+            ("all", "true_"),
+            ("easy: two people apart", "true_easy_"),
+            ("contact: turning, leaning in", "true_contact_"),
+            ("hard: crossing, look-alikes, three people", "true_hard_"),
+        ),
+        columns=(
+            ("at the place, analyzer", "owned"),
+            ("at the place, judge", "judge_owned"),
+            ("own-versus-other AUC, judge", "judge_auc"),
+            ("prompt following", "prompt_following"),
+            ("head-count error", "head_count_error"),
+            ("copy-paste", "copy_paste"),
+        ),
+    ),
     "alignment_tiny_vace": (
         Row("least_relative_gain", "judge: similarity at the place, gain over the base's", 0.189, digits=3),
         Row("least_ci95_low", "lower end of the difference's 95 % interval", 0, digits=3),
