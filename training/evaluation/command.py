@@ -27,7 +27,7 @@ from igrpo_sdk.video import check_output_path, written_whole
 from ..dataset import NAME, Case
 from . import plots
 from .comparing import ALL, Row, as_metrics, groups, table
-from .making import SETTINGS_FILE, check_scenes, make_videos, render_videos
+from .making import SETTINGS_FILE, make_videos, render_videos, scenes_of
 from .measures import JUDGED_EVERY, UNSEEN, Lab, Measures, video_file
 from .page import Evaluation, all_warnings, page
 from .results import hardware, read_json, write_results
@@ -111,7 +111,7 @@ def evaluate(
     _check_folder(output)
     chosen = load_suite(suite, cases, output)
     if ceiling:
-        check_scenes(chosen)
+        scenes_of(chosen)  # before any video is made
     if refined:
         chosen = with_refined_prompts(chosen)
     if videos_only:

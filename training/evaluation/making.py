@@ -16,15 +16,15 @@ from igrpo_sdk.references import Reference
 from igrpo_sdk.video import IdentityVideo
 
 from ..dataset import Case
+from ..pretrain.clips import CLIP
 from ..world.renderer import render_scenes
+from ..world.scenes import Scene
 from .results import hardware, read_json, write_json
 
 SETTINGS_FILE = "system.json"
 """Beside the videos: what made them."""
 GREY = 128
 """The level of blank references."""
-FPS = 8.0
-"""Frames a second of rendered scenes: those of the tiny models."""
 
 
 def make_videos(
@@ -64,26 +64,30 @@ def make_videos(
             bar.update(len(some))
 
 
-def check_scenes(cases: Sequence[Case]) -> None:
-    """Raise InputError for a case without a scene of the world, whose true video nobody knows."""
-    for case in cases:
-        if case.scene is None:
-            raise InputError(
-                f"ceiling: case {case.id} has no scene of the world to render; leave ceiling out"
-            )
+def scenes_of(cases: Sequence[Case]) -> list[Scene]:
+    """The scenes of cases. Raises InputError for a case without one, whose true video nobody knows."""
+    scenes = [case.scene for case in cases if case.scene is not None]
+    if len(scenes) < len(cases):
+        first = next(case.id for case in cases if case.scene is None)
+        raise InputError(f"ceiling: case {first} has no scene of the world to render; leave ceiling out")
+    return scenes
 
 
 def render_videos(cases: Sequence[Case], folder: Path) -> None:
-    """Make the video of every case, `folder`/ID.mp4, that is not there yet, as the world renders its scene.
+    """Make the video of every case, `folder`/ID.mp4, that is not there yet, as the world renders its scene: a
+    clip of the tiny models' size.
 
-    Raises InputError for a folder with the videos of something else, and what `check_scenes` does.
+    Raises InputError for a folder with the videos of something else, and what `scenes_of` does.
     """
-    check_scenes(cases)
+    scenes = scenes_of(cases)
     keep_settings(folder / SETTINGS_FILE, {"model": "world", "hardware": hardware()})
-    for case in tqdm(cases, desc=f"videos {folder.name}", disable=None):
-        if case.scene is not None and not _made(case, folder, blank=False):
-            frames = render_scenes([case.scene], fps=FPS).frames[0].numpy()
-            IdentityVideo(frames, FPS, _wanted(case, blank=False)).save(folder / f"{case.id}.mp4")
+    pairs = zip(cases, scenes, strict=True)
+    for case, scene in tqdm(pairs, desc=f"videos {folder.name}", total=len(cases), disable=None):
+        if not _made(case, folder, blank=False):
+            made = render_scenes([scene], CLIP.height, CLIP.width, CLIP.num_frames, CLIP.fps)
+            IdentityVideo(made.frames[0].numpy(), CLIP.fps, _wanted(case, blank=False)).save(
+                folder / f"{case.id}.mp4"
+            )
 
 
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.faces.places import PLACES
 
+from ..pretrain.clips import CLIP
 from ..pretrain.loop import Average, Budget, Clock, generator, mix, pick_device
 from ..pretrain.ring import Ring, draw_rows
 from ..pretrain.trainer import Every, Optimisation, make_optimizers, restore, train
@@ -40,8 +41,6 @@ from .reader import (
     to_input,
     who_does_what_share,
 )
-
-_FPS = 8.0
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,9 @@ class ReaderTask:
 
     def _render(self, scenes: list[Scene]) -> Tensor:
         model = self.recipe.model
-        return render_scenes(scenes, model.height, model.width, model.num_frames, _FPS, self.device).frames
+        return render_scenes(
+            scenes, model.height, model.width, model.num_frames, CLIP.fps, self.device
+        ).frames
 
 
 def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
