@@ -3,8 +3,9 @@
 A command is a typed function that an installed package names in the entry point group `igrpo_sdk.commands`; a
 dot in the name is a space on the command line (`train.world` is `igrpo train world`). Its signature and
 docstring are the parser: a positional-only parameter is one argument and `*args` takes all that follow, a
-`bool` that is False by default is a flag, a list of strings is an option that may be repeated, every other
-parameter is an option. Nothing is imported until a command runs, so that `igrpo --help` is quick.
+`bool` that is False by default is a flag, a list of strings is an option that may be repeated, one of numbers
+takes several, every other parameter is an option. Nothing is imported until a command runs, so that
+`igrpo --help` is quick.
 
 Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted.
 """
@@ -128,6 +129,8 @@ def build_parser(function: Callable[..., Any], name: str) -> ArgumentParser:
             parser.add_argument(f"--{name}", action="store_true", help=about)
         elif hints[name] in (list[str], list[str] | None):  # --set a=1 --set b=2
             parser.add_argument(f"--{name}", action="append", type=str, help=about, **wanted)
+        elif hints[name] == list[float] | None:  # --scale 1 1.5
+            parser.add_argument(f"--{name}", nargs="+", type=float, help=about, **wanted)
         elif name in _SHORT:
             flags = (_SHORT[name], f"--{name}")
             parser.add_argument(*flags, type=hints[name], help=about, **wanted)

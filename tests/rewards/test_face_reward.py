@@ -10,6 +10,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -238,10 +239,11 @@ def test_t13_worker_processes_end_with_a_trainer_that_is_killed(
     assert any(time.sleep(0.1) or ended(worker) for _ in range(100))
 
 
-def test_processes_start_before_they_are_needed() -> None:
+def test_processes_start_before_they_are_needed_with_one_thread_each() -> None:
     measurer = Measurer.load(MeasuringConfig(workers=2))
     try:
         assert measurer._pool is not None and len(measurer._pool._processes) == 2
+        assert measurer._pool.submit(cv2.getNumThreads).result() == 1
     finally:
         measurer.close()
 

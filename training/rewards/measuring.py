@@ -40,7 +40,7 @@ class MeasuringConfig:
     """How videos are measured.
 
     pack, device: see `FaceAnalyzer.load`. every: each n-th frame is looked at, from the first. workers:
-    processes that measure, with one network thread each; 0 measures in the calling thread.
+    processes that measure, with one thread each; 0 measures in the calling thread.
     """
 
     pack: str = "tiny"
@@ -173,6 +173,9 @@ _analyzers: list[FaceAnalyzer] = []  # of a worker process: one
 
 
 def _load_worker(pack: str, device: Literal["cpu", "cuda"]) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)  # by default each of its small steps wakes a thread for every core, in every worker
     _analyzers.append(FaceAnalyzer.load(pack, device, threads=1))
 
 

@@ -1,17 +1,9 @@
-"""How much of an adapter is best: at several scales, what the evaluations of its training run measure.
+"""`igrpo train merge`: one adapter of one or several, as strong as is best.
 
-    python examples/benchmarks/adapter_scale.py --adapter runs/aligned/adapter --output kept
-    python examples/benchmarks/adapter_scale.py --adapter runs/aligned/adapter --scales+=0.75 --output kept
-    python examples/benchmarks/adapter_scale.py --adapter runs/a --others+=runs/b --scales+=1.5
-
-A step of training that is too long moves an adapter in the right direction, but too far. The prompts are the
-recipe's `evaluation`: of the world, those of validation people, so that nothing is chosen on test people. The
-adapter is written at the best scale, to be used at 1: that with the most of the reward that the recipe's
-`alarm` watches, among those that cost its guards no more than `slack`. It is measured as it is written: in
-float16, and with `rank` as the nearest matrices of that rank, which are a smaller file and quicker to run.
-
-With `others`, of runs that differ in their seed, it is the mean of all (WARP, arXiv 2406.16768): what runs
-learned alike stays, what each picked up by chance becomes less, so that scales above 1 may be best.
+A run may go in the right direction, but too far or not far enough. What runs of different seeds learned
+alike stays in their mean, what each picked up by chance becomes less (WARP, arXiv 2406.16768), so that more
+of it may be best than of any alone. Chance spreads over all directions, what was learned lies in few: a low
+rank leaves out much of the one and little of the other.
 """
 
 from __future__ import annotations
@@ -23,70 +15,90 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import auto_cli
 from torch import Tensor
 
-from igrpo_sdk import IdentityPipeline
-from igrpo_sdk.adapters.files import AdapterFile, read_adapter, write_adapter
+from igrpo_sdk.adapters.files import MAX_SCALE, AdapterFile, read_adapter, write_adapter
 from igrpo_sdk.adapters.info import AdapterInfo
+from igrpo_sdk.config import check_number
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.policy.config import read_policy_recipe
-from igrpo_sdk.training.policy.evaluation import Alarm, evaluator_alone
+from igrpo_sdk.pipeline import IdentityPipeline
+
+from .config import PolicyRecipe, read_policy_recipe
+from .evaluation import Alarm, evaluator_alone
+
+__all__ = ["best_scale", "mean_of", "merge_adapters", "nearest_of_rank", "of_rank", "write_merged"]
 
 
-def measure(
-    adapter: str,
-    recipe: str = "tiny_vace",
-    others: Sequence[str] = (),
-    set: Sequence[str] = (),
-    scales: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-    slack: float = 0.01,
+def merge_adapters(
+    *adapters: str,
+    output: Path,
+    scale: list[float] | None = None,
     rank: int | None = None,
-    output: str | None = None,
+    recipe: str | None = None,
+    set: list[str] | None = None,
+    slack: float = 0.01,
     device: str = "auto",
 ) -> None:
-    """Print the mean of each reward for the base, which is scale 0, and at each scale.
+    """Write the mean of adapters, as strong as is best and with a lower rank if you like.
+
+    With a recipe, each scale is evaluated and the best is taken: see `best_scale`. Prompts are those of the
+    recipe's `evaluation`, of the world those of validation people, so that nothing is chosen on test people.
+    An adapter is measured as it is written, in float16; what is found is printed, and kept in `igrpo.json`.
 
     Args:
-        adapter: directory of the adapter.
-        recipe: the one it was trained with, for its rewards, its evaluation and its alarm.
-        others: directories of adapters of the same layers, used alike; the mean of all is looked at.
-        set: changes to the recipe, such as evaluation.count=256.
-        scales: of the adapter; 1 is as trained.
-        slack: how far a guard may be below the base's, in its own units.
-        rank: of the adapter, at most that which it was trained with; by default that. The mean of several has
-            the sum of their ranks.
-        output: new directory for the adapter at the best scale.
-        device: "auto", "cpu" or "cuda".
+        adapters: Directories of adapters of one base and of the same layers, such as those of runs that
+            differ in their seed.
+        output: New directory for the adapter, which is to be used at a scale of 1.
+        scale: What the mean is multiplied by, 0 to 4; by default 1, as trained. With a recipe several.
+        rank: Of the adapter, whose matrices are then the nearest of that rank. By default the sum of all.
+        recipe: The one they were trained with, for its rewards, its evaluation and its alarm.
+        set: Changes to the recipe, such as evaluation.count=256.
+        slack: How far a guard of the alarm may be below the base's, in its own units.
+        device: Where videos are made to evaluate: "auto", "cpu" or "cuda".
     """
-    config = read_policy_recipe(recipe, set)
-    if output is not None and not config.alarm.reward:
-        raise InputError(
-            f"recipe: {recipe} has no alarm, so that nothing says what is best; leave output out"
-        )
-    found: dict[float, dict[str, float]] = {}
+    scales = scale or [1.0]
+    for each in scales:
+        check_number("scale", each, 0.0, MAX_SCALE)
+    if output.exists():
+        raise InputError(f"output {str(output)!r}: exists already; choose another")
+    if recipe is None:
+        if len(scales) > 1:
+            raise InputError(f"scale: {len(scales)} of them; give a --recipe to choose by")
+        write_merged(adapters, scales[0], output, rank)
+        print(f"{output}: at scale {scales[0]:g}, not evaluated")
+        return
+    config = read_policy_recipe(recipe, set or [])
+    if not config.alarm.reward:
+        raise InputError(f"recipe: {recipe} has no alarm, so that nothing says what is best; leave it out")
     with tempfile.TemporaryDirectory() as folder:
-        ready = keep([adapter, *others], 1.0, Path(folder) / "ready", rank)
-        pipe = IdentityPipeline.from_pretrained(config.model, adapter=ready, device=device)
-        assert pipe.adapter is not None
-        with evaluator_alone(config.evaluation, config.rewards, pipe) as evaluator:
-            for scale in (0.0, *scales):
-                pipe.adapter.scale = scale
-                found[scale] = evaluator.evaluate().numbers
-                print(
-                    f"{scale:g}", *(f"{name} {value:.4f}" for name, value in found[scale].items()), flush=True
-                )
-        if output is not None:
-            best = best_scale(found, config.alarm, slack)
-            base = {f"base_{name}": value for name, value in found[0.0].items()}
-            keep([ready], best, output, metrics=found[best] | base)
-            print(f"{output}: {' and '.join([adapter, *others])} at scale {best:g}")
+        ready = write_merged(adapters, 1.0, Path(folder) / "ready", rank)
+        found = _evaluate(ready, scales, config, device)
+        best = best_scale(found, config.alarm, slack)
+        base = {f"base_{name}": value for name, value in found[0.0].items()}
+        write_merged([ready], best, output, metrics=found[best] | base)
+    print(f"{output}: at scale {best:g}")
+
+
+def _evaluate(
+    adapter: Path, scales: Sequence[float], config: PolicyRecipe, device: str
+) -> dict[float, dict[str, float]]:
+    """The mean of each reward for the base, which is scale 0, and at each scale; printed as they come."""
+    pipe = IdentityPipeline.from_pretrained(config.model, adapter=adapter, device=device)
+    assert pipe.adapter is not None
+    found = {}
+    with evaluator_alone(config.evaluation, config.rewards, pipe) as evaluator:
+        for scale in dict.fromkeys((0.0, *scales)):
+            pipe.adapter.scale = scale
+            found[scale] = evaluator.evaluate().numbers
+            numbers = " ".join(f"{name} {value:.4f}" for name, value in found[scale].items())
+            print(f"scale {scale:g}: {numbers}", flush=True)
+    return found
 
 
 def best_scale(found: Mapping[float, Mapping[str, float]], alarm: Alarm, slack: float) -> float:
-    """The scale with the most of a reward whose guards are at most `slack` below those of scale 0.
+    """The scale with the most of the alarm's reward, of those that cost its guards at most `slack`.
 
-    Raises InputError when no other is, or none is better than scale 0.
+    found: by scale, the mean of each term. Raises InputError when no other is or none is better than scale 0.
     """
     base = found[0.0]
     allowed = [
@@ -95,13 +107,13 @@ def best_scale(found: Mapping[float, Mapping[str, float]], alarm: Alarm, slack: 
     best = max(allowed, key=lambda scale: found[scale][alarm.reward])
     if best == 0:
         raise InputError(
-            f"scales: none has more {alarm.reward} than the base, with {', '.join(alarm.guards)} within "
+            f"scale: none has more {alarm.reward} than the base, with {', '.join(alarm.guards)} within "
             f"{slack} of it; try smaller ones"
         )
     return best
 
 
-def keep(
+def write_merged(
     adapters: Sequence[str | Path],
     scale: float,
     output: str | Path,
@@ -110,7 +122,7 @@ def keep(
 ) -> Path:
     """Write the mean of adapters in float16 with its part multiplied by `scale`; return its directory.
 
-    `rank`: see `of_rank`; None keeps it. `metrics`: for `igrpo.json`; None keeps what the first says.
+    `rank`: see `of_rank`; None keeps it. `metrics`: what was measured of it, for `igrpo.json`.
 
     Raises InputError for one that was not made here, and for those that do not go together.
     """
@@ -122,8 +134,7 @@ def keep(
     for module, (down, up) in file.weights.items():
         weights[f"{module}.lora_A.weight"] = down.half()
         weights[f"{module}.lora_B.weight"] = (scale * up.float()).half()
-    info = info if metrics is None else replace(info, metrics=metrics)
-    return write_adapter(output, weights, config, info)
+    return write_adapter(output, weights, config, replace(info, metrics=dict(metrics or {})))
 
 
 def mean_of(files: Sequence[AdapterFile]) -> AdapterFile:
@@ -138,15 +149,15 @@ def mean_of(files: Sequence[AdapterFile]) -> AdapterFile:
     if len(files) == 1:
         return files[0]
     first, (first_config, first_info) = files[0], made[0]
-    for file, (_, info) in zip(files, made, strict=True):
-        _check_even(file, f"others: {len(files) - 1} of them")
+    for index, (file, (_, info)) in enumerate(zip(files, made, strict=True)):
+        _check_even(file, f"adapters: {len(files)} of them")
         for name, differs in (
             ("layers", file.weights.keys() != first.weights.keys()),
             ("base", info.base_weights != first_info.base_weights),
             ("noise levels or guidance", info.use != first_info.use),
         ):
             if differs:
-                raise InputError(f"others: adapters {first.name} and {file.name} are of other {name}")
+                raise InputError(f"adapters: number {index} and number 0 are of other {name}")
     per_rank = [config["lora_alpha"] / config["r"] for config, _ in made]
     weights = {}
     for module in first.weights:
@@ -200,7 +211,3 @@ def nearest_of_rank(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor
     u, values, v = torch.linalg.svd(upper @ lower.T)
     root = values[:rank].sqrt()
     return (root[:, None] * (right @ v[:rank].T).T).float(), (left @ u[:, :rank] * root).float()
-
-
-if __name__ == "__main__":
-    auto_cli(measure, as_positional=False)
