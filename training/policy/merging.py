@@ -2,8 +2,9 @@
 
 A run may go in the right direction, but too far or not far enough. What runs of different seeds learned
 alike stays in their mean, what each picked up by chance becomes less (WARP, arXiv 2406.16768), so that more
-of it may be best than of any alone. Chance spreads over all directions, what was learned lies in few: a low
-rank leaves out much of the one and little of the other.
+of it may be best than of any alone. In the weights chance spreads over all directions and what was learned
+lies in few, so that a low rank keeps most of what runs share. The scale is chosen by the reward that was
+trained on: only the judge can tell whether more of it is better.
 """
 
 from __future__ import annotations
