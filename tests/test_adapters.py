@@ -569,6 +569,28 @@ def test_guidance_of_an_adapter_adds_its_change_once(pipe: IdentityPipeline, tmp
         adapter.fuse()
 
 
+def test_guidance_of_an_adapter_that_is_that_of_the_model_takes_no_third_pass(
+    pipe: IdentityPipeline, tmp_path: Path
+) -> None:
+    """The same formula, of the passes that guidance has anyway."""
+    said, passes = Velocities(pipe), 0
+    alone, guided = said(0.5, guidance=1.0), said(0.5, guidance=4.0)
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    used(pipe, tmp_path / "added", AdapterUse((0.4, 0.8), 4.0))
+    adapted = said(0.5, guidance=1.0)
+    pipe.backbone.transformer.register_forward_pre_hook(count)
+    for guidance, needed in ((4.0, 2), (3.0, 3)):
+        passes = 0
+        found = said(0.5, guidance=guidance)
+        assert passes == needed
+        base = guided if guidance == 4 else alone + 2 / 3 * (guided - alone)
+        torch.testing.assert_close(found, base + 4.0 * (adapted - alone), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("guidance", [0, -1.0, float("nan"), 31.0, "4", True])
 def test_guidance_that_is_none(guidance: Any) -> None:
     with pytest.raises(InputError, match="guidance"):

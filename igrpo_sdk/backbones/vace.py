@@ -226,7 +226,7 @@ class VaceBackbone:
         adapted: bool,
     ) -> Tensor:
         """v of samples with one number of references, with the adapter or as the base. A scale of 1 is the
-        conditional pass alone; with others an adapter with guidance of its own takes a third pass.
+        conditional pass alone; an adapter with guidance of its own, other than `scale`, takes a third pass.
         """
         dtype = self.transformer.patch_embedding.weight.dtype
         control, hidden = conditioning.control.to(dtype), latents.to(dtype)
@@ -242,17 +242,23 @@ class VaceBackbone:
             return output.float()
 
         weight = self.adapter_use.guidance if adapted and scale != 1 else None
-        with nullcontext() if adapted and weight is None else adapter_disabled(self.transformer):
+        # guide(base) + g (adapted - base), with g of guidance itself, is guide(adapted): no third pass is needed.
+        added = None if weight == scale else weight
+        as_base = partial(adapter_disabled, self.transformer)
+        with nullcontext() if adapted and added is None else as_base():
             v_cond = forward(conditioning.prompt_embeds)
-            if scale == 1:
-                return v_cond
-            assert conditioning.negative_embeds is not None, "guidance needs negatives"
-            with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
-                v_uncond = forward(conditioning.negative_embeds)
+        if scale == 1:
+            return v_cond
+        assert conditioning.negative_embeds is not None, "guidance needs negatives"
+        with (
+            torch.set_grad_enabled(gradient and torch.is_grad_enabled()),
+            nullcontext() if adapted and weight is None else as_base(),
+        ):
+            v_uncond = forward(conditioning.negative_embeds)
         guided = flow.guide(v_cond, v_uncond, scale)
-        if weight is None:
+        if added is None:
             return guided
-        return flow.add_change(guided, forward(conditioning.prompt_embeds), v_cond, weight)
+        return flow.add_change(guided, forward(conditioning.prompt_embeds), v_cond, added)
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         """[B, L, D]: embeddings of texts, zeros behind the end of each, as the stock pipeline makes them."""

@@ -133,6 +133,22 @@ def test_a_smaller_rank_is_the_nearest(trained: Path, tmp_path: Path) -> None:
         merging.of_rank(uneven, 1)
 
 
+def test_a_larger_weight_of_a_smaller_change(trained: Path, tmp_path: Path) -> None:
+    first = read_adapter(trained / "adapter")
+    assert first.info is not None and first.info.guidance is None
+    with pytest.raises(InputError, match="guidance: 4.0; adapter adapter has none, being in both passes"):
+        merging.with_guidance(first, 4.0)
+    added = replace(first, info=replace(first.info, guidance=3.0))
+    for wrong in (0.0, 31.0):
+        with pytest.raises(InputError, match=r"guidance: .*give a number in \(0, 30\]"):
+            merging.with_guidance(added, wrong)
+    found = merging.with_guidance(added, 4.0)
+    assert found.info == replace(added.info, guidance=4.0)
+    before, after = change_of(added), change_of(found)
+    for module, change in before.items():
+        torch.testing.assert_close(4.0 * after[module], 3.0 * change)
+
+
 def test_the_mean_of_several(trained: Path, tmp_path: Path) -> None:
     """Of another rank and alpha too: the change of each layer is the mean, to the rounding of float16."""
     first = read_adapter(trained / "adapter")
@@ -195,6 +211,7 @@ def test_what_has_no_mean(trained: Path, change: dict[str, Any], what: str) -> N
         (["--recipe=tiny_vae"], "aligns no model"),
         (["--recipe=RECIPE"], "has no alarm, so that nothing says what is best"),
         (["--rank=999"], "rank: 999; adapter adapter has"),
+        (["--guidance=4"], "guidance: 4.0; adapter adapter has none"),
         (["-o", "HERE"], "exists already; choose another"),
     ],
 )
