@@ -22,7 +22,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     loaded = load_loose("examples/benchmarks/alignment_ablations.py")
     arms = {"recipe": (), "two_groups": ("update.groups=2",), "never": ("update.groups=5",)}
     monkeypatch.setattr(loaded, "ARMS", arms)
-    monkeypatch.setattr(loaded, "FEW", "evaluation.count=2")
+    monkeypatch.setattr(loaded, "SHORT", ("evaluation.count=2",))
     monkeypatch.setattr(loaded, "TERMS", ("motion",))
     return loaded
 
@@ -50,7 +50,9 @@ def test_arms_are_trained_once_on_equally_many_videos(
     example.train(str(output), recipe=recipe, **asked)
     assert (output / "recipe" / "arm.json").read_bytes() == first
     example.write(str(output), str(results))
-    metrics = json.loads(results.read_text())["metrics"]
+    content = json.loads(results.read_text())
+    assert "--output DIR --arms='[recipe, two_groups]' && " in content["command"]
+    metrics = content["metrics"]
     assert metrics["recipe_videos"] == metrics["two_groups_videos"] == 8 * STEPS
     assert metrics["recipe_seconds"] > 0 and not any(name.startswith("never") for name in metrics)
     assert metrics["recipe_gain"] is None and metrics["details"]["recipe_gain"]["reason"]  # no faces
