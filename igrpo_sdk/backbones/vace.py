@@ -242,7 +242,7 @@ class VaceBackbone:
             return output.float()
 
         weight = self.adapter_use.guidance if adapted and scale != 1 else None
-        # guide(base) + g (adapted - base), with g of guidance itself, is guide(adapted): no third pass is needed.
+        # With the g of guidance itself, guide(base) + g (adapted - base) is guide(adapted): no third pass.
         added = None if weight == scale else weight
         as_base = partial(adapter_disabled, self.transformer)
         with nullcontext() if adapted and added is None else as_base():
