@@ -243,22 +243,22 @@ class VaceBackbone:
 
         weight = self.adapter_use.guidance if adapted and scale != 1 else None
         # With the g of guidance itself, guide(base) + g (adapted - base) is guide(adapted): no third pass.
-        added = None if weight == scale else weight
+        alone = weight == scale
         as_base = partial(adapter_disabled, self.transformer)
-        with nullcontext() if adapted and added is None else as_base():
+        with nullcontext() if adapted and (weight is None or alone) else as_base():
             v_cond = forward(conditioning.prompt_embeds)
-        if scale == 1:
-            return v_cond
-        assert conditioning.negative_embeds is not None, "guidance needs negatives"
-        with (
-            torch.set_grad_enabled(gradient and torch.is_grad_enabled()),
-            nullcontext() if adapted and weight is None else as_base(),
-        ):
-            v_uncond = forward(conditioning.negative_embeds)
+            if scale == 1:
+                return v_cond
+            assert conditioning.negative_embeds is not None, "guidance needs negatives"
+            with (
+                torch.set_grad_enabled(gradient and torch.is_grad_enabled()),
+                as_base() if alone else nullcontext(),
+            ):
+                v_uncond = forward(conditioning.negative_embeds)
         guided = flow.guide(v_cond, v_uncond, scale)
-        if added is None:
+        if weight is None or alone:
             return guided
-        return flow.add_change(guided, forward(conditioning.prompt_embeds), v_cond, added)
+        return flow.add_change(guided, forward(conditioning.prompt_embeds), v_cond, weight)
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         """[B, L, D]: embeddings of texts, zeros behind the end of each, as the stock pipeline makes them."""

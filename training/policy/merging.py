@@ -230,7 +230,8 @@ def with_guidance(file: AdapterFile, guidance: float) -> AdapterFile:
             f"guidance: {guidance}; adapter {file.name} has none, being in both passes; leave that out"
         )
     new = replace(info, guidance=guidance)
-    weights = {module: (down, up * (info.guidance / guidance)) for module, (down, up) in file.weights.items()}
+    share = info.guidance / guidance
+    weights = {module: (down, share * up.float()) for module, (down, up) in file.weights.items()}
     return replace(file, weights=weights, info=new)
 
 
