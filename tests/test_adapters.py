@@ -682,6 +682,7 @@ def test_a_new_adapter_begins_with_another(
     [
         (LoraSettings(RANK - 1), f"has rank {RANK}; give rank={RANK} or more"),
         (LoraSettings(RANK, targets=("attn1.to_q",)), "is of other layers than targets"),
+        (LoraSettings(RANK, guidance=3.0), r"has AdapterUse\(.*, guidance=None\); give the same"),
     ],
 )
 def test_an_adapter_that_none_can_begin_with(

@@ -4,16 +4,16 @@
     python examples/benchmarks/alignment_ablations.py train --output runs/ablations --arms+=fast --arms+=paper
     python examples/benchmarks/alignment_ablations.py write --output runs/ablations
 
-An arm is the recipe at three times its learning rate, with a few changes, trained on the same number of
-videos. Its adapter and the base then make the same videos of validation people; `_gain` is the difference of
-their `faces` score in its own units, with the paired bootstrap interval. `_seconds` are those of the steps:
-rollouts, waiting for scores, updates; loading, compiling and evaluating are not in it. An arm that is there
-is not trained again, so that several GPUs can each take some. Arms that use `grpo` are the settings of the
-full-size recipes, at this size.
+An arm is the recipe with a few changes, trained on the same number of videos. Its adapter and the base then
+make the same videos of validation people; `_gain` is the difference of their `faces` score in its own units,
+with the paired bootstrap interval. `_seconds` are those of the steps: rollouts, waiting for scores, updates;
+loading, compiling and evaluating are not in it. An arm that is there is not trained again, so that several
+GPUs can each take some. Arms that use `grpo` are the settings of the full-size recipes, at this size.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,10 +34,8 @@ from igrpo_sdk.training.policy.trainer import train_policy
 Scores = list[dict[str, float | None]]
 """By prompt, the terms of the rewards and the motion of the video."""
 TERMS = ("faces", "prompt", "frame_motion", "copy_paste")
-SHORT = ("evaluation.count=64", "update.learning_rate=6.0e-4")
-"""Changes for all arms. Evaluations in between are of one batch, as nothing is decided by them. The rate is
-three times the recipe's: at its own, what 20 steps gain is hardly more than the error.
-"""
+SHORT = ("evaluation.count=64",)
+"""Changes for all arms. Evaluations in between are of one batch, as nothing is decided by them."""
 
 _WHOLE = (
     "objective.face_credit=0",
@@ -97,9 +95,13 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Trained:
-    """What an arm left: its evaluation beside the base's, by prompt, and what it took."""
+    """What an arm left: its evaluation beside the base's, by prompt, what it took, and what all were given.
+
+    changes: `set` of `train`.
+    """
 
     videos: int
+    changes: Sequence[str]
     seconds: float
     aligned: Scores
     base: Scores
@@ -132,7 +134,7 @@ class Trained:
 def train(
     output: str,
     arms: Sequence[str] = tuple(ARMS),
-    videos: int = 5120,
+    videos: int = 10240,
     prompts: int = 512,
     recipe: str = "tiny_vace",
     set: Sequence[str] = (),
@@ -166,7 +168,8 @@ def train(
         if measured.evaluation not in base:
             base[measured.evaluation] = evaluate(measured, None, device)
         aligned = evaluate(measured, adapter, device)
-        made = Trained(videos, _seconds(folder / "run"), aligned, base[measured.evaluation], hardware())
+        seconds = _seconds(folder / "run")
+        made = Trained(videos, list(set), seconds, aligned, base[measured.evaluation], hardware())
         write_json(folder / "arm.json", asdict(made))
         print(arm, made.gain("faces"), flush=True)
 
@@ -214,14 +217,18 @@ def write(output: str, results: str = "docs/results/alignment_ablations.json") -
     arms = {arm: trained(Path(output) / arm) for arm in ARMS if (Path(output) / arm / "arm.json").is_file()}
     if not arms:
         raise InputError(f"output: {output} holds no trained arm; train some")
+    first, *others = arms.values()
+    if any((one.videos, one.changes) != (first.videos, first.changes) for one in others):
+        raise InputError(f"output: the arms in {output} differ in videos or set; give each kind a folder")
     found = {
         f"{arm}_{name}": estimate for arm, one in arms.items() for name, estimate in one.numbers().items()
     }
     metrics: dict[str, Any] = {name: one.as_json()["value"] for name, one in found.items()}
     metrics["details"] = {name: one.as_json() for name, one in found.items()}
     program = "python examples/benchmarks/alignment_ablations.py"
-    some = "" if len(arms) == len(ARMS) else f" --arms='[{', '.join(arms)}]'"
-    command = f"{program} train --output DIR{some} && {program} write --output DIR"
+    options = ["--videos", str(first.videos), *(f"--set+={change}" for change in first.changes)]
+    options += [] if len(arms) == len(ARMS) else [f"--arms=[{', '.join(arms)}]"]
+    command = f"{program} train --output DIR {shlex.join(options)} && {program} write --output DIR"
     where = sorted({one.hardware for one in arms.values()})
     notes = ["One training seed; differences between arms within their intervals mean nothing."]
     write_results(Path(results), command, "; ".join(where), metrics, notes)

@@ -3,6 +3,9 @@
     igrpo eval --model tiny-vace --adapter runs/seed0/adapter -o runs/eval0    # for each training seed
     python examples/benchmarks/alignment_quality.py measure --evaluations+=runs/eval0
 
+(with --add, beside the seeds that the file has), of docs/results/alignment_shipped.json, by the same command
+with one evaluation and that file as --results,
+
 and of docs/results/alignment_curve.json, what the reward and what the judge say while a run goes on:
 
     igrpo eval --model tiny-vace --cases 60 --adapter runs/seed0/adapters/step-12 -o runs/curve/step-12
@@ -83,11 +86,14 @@ def worst_of(seeds: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def measure(evaluations: Sequence[str], results: str = "docs/results/alignment_tiny_vace.json") -> None:
+def measure(
+    evaluations: Sequence[str], add: bool = False, results: str = "docs/results/alignment_tiny_vace.json"
+) -> None:
     """Write the numbers of all training seeds.
 
     Args:
         evaluations: folders of `igrpo eval`, one for each training seed.
+        add: keep the seeds that the file has; these come after them.
         results: JSON file for the numbers.
     """
     folders = [Path(folder) for folder in evaluations]
@@ -95,9 +101,15 @@ def measure(evaluations: Sequence[str], results: str = "docs/results/alignment_t
         raise InputError("evaluations: none given; give the folders of igrpo eval")
     seeds = [seed_numbers(folder) for folder in folders]
     first = read_json(folders[0] / "results.json")
-    command = f"{first['command']} (and so on) && python examples/benchmarks/alignment_quality.py measure"
+    hardware = first["hardware"]
+    if add:
+        before = read_json(Path(results))
+        seeds = [*before["metrics"]["seeds"], *seeds]
+        hardware = "; ".join(dict.fromkeys([before["hardware"], hardware]))
+    more = " (and so on)" if len(seeds) > 1 else ""
+    command = f"{first['command']}{more} && python examples/benchmarks/alignment_quality.py measure"
     metrics = {"seeds": seeds, **worst_of(seeds)}
-    write_results(Path(results), command, first["hardware"], metrics, first["notes"])
+    write_results(Path(results), command, hardware, metrics, first["notes"])
     for seed in seeds:
         print(seed)
 

@@ -65,6 +65,11 @@ class AdapterFile:
     info: AdapterInfo | None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def mark(self) -> str:
+        """Which adapter it is: its name, and what tells it from others of that name."""
+        return f"{self.name} ({self.hash[:8]})"
+
 
 def resolve_model(model: str | Path) -> tuple[str | Path, str | None, Preset | None, str | None]:
     """`loading.resolve`, and the model's own adapter as a fourth.

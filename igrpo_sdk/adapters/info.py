@@ -36,6 +36,7 @@ class AdapterInfo:
     tensors it was trained on (`Backbone.reference_order`). geometry, solver, steps, guidance_scale,
     flow_shift: what it was trained for. noise_levels, guidance: how it is used (`AdapterUse`); diffusers does
     not know of them. reward: the recipe or the reward it was trained with. metrics: name to number.
+    made_from: the adapters that it was begun with or merged from (`AdapterFile.mark`).
     code_version: of igrpo-sdk, which wrote the file.
     """
 
@@ -52,6 +53,7 @@ class AdapterInfo:
     guidance: float | None = None
     reward: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    made_from: tuple[str, ...] = ()
     code_version: str | None = None
 
     def __post_init__(self) -> None:
@@ -74,12 +76,13 @@ class AdapterInfo:
         backbone: Backbone,
         reward: str | None = None,
         metrics: Mapping[str, Any] | None = None,
+        made_from: tuple[str, ...] = (),
     ) -> AdapterInfo:
         """What is to be said of an adapter that is trained on a pipeline's `preset` and its model.
 
         Ask before the model is sharded or fused: the mark is that of its weights as they are. Its
         `adapter_use` is that of the adapter.
-        `reward`, `metrics`: how and how well it was made.
+        `reward`, `metrics`, `made_from`: how and how well it was made.
         """
         return cls(
             base_model=preset.name,
@@ -95,6 +98,7 @@ class AdapterInfo:
             guidance=backbone.adapter_use.guidance,
             reward=reward,
             metrics=dict(metrics or {}),
+            made_from=made_from,
             code_version=metadata.version("igrpo-sdk"),
         )
 
@@ -118,8 +122,7 @@ class AdapterInfo:
             known = {item.name: content[item.name] for item in fields(cls) if item.name in content}
             if known.get("geometry") is not None:
                 known["geometry"] = Geometry(**known["geometry"])
-            if "noise_levels" in known:
-                known["noise_levels"] = tuple(known["noise_levels"])
+            known |= {name: tuple(known[name]) for name in ("noise_levels", "made_from") if name in known}
             return cls(**known)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise WeightsError(f"adapter: {path.name} is not usable: {error}. Copy it again") from error

@@ -64,8 +64,8 @@ class LoraSettings:
     """A LoRA to train: rank r, alpha, and the linear layers that get one, by the ends of their names.
 
     noise_levels, guidance: how it is used (`AdapterUse`), in training and after. Wan 2.2 has weights by noise
-    level too. initial: an adapter to begin with, as `read_adapter` takes it, of the same layers and of this
-    rank at most; None begins with the base.
+    level too. initial: an adapter to begin with, as `read_adapter` takes it, of the same layers and
+    use and of this rank at most; None begins with the base.
     """
 
     rank: int = 32
@@ -97,7 +97,7 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
     model is, up to rounding, the one with it.
 
     Raises `InputError` for targets that are not there, where there is an adapter already, and for an initial
-    one of a higher rank or of other layers; what `read_adapter` and `check_fit` do.
+    one of a higher rank, of other layers or of other use; what `read_adapter` and `check_fit` do.
     """
     from peft import LoraConfig
 
@@ -133,7 +133,7 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
 
 
 def _check_initial(file: AdapterFile, wanted: set[str], settings: LoraSettings) -> None:
-    """Raise `InputError` unless an adapter is of the wanted layers, and of a rank that the new one has."""
+    """Raise `InputError` unless an adapter is of the wanted layers and use, and of no higher rank."""
     if wanted != file.weights.keys():
         raise InputError(
             f"initial: adapter {file.name} is of other layers than targets={settings.targets}, such as "
@@ -142,6 +142,8 @@ def _check_initial(file: AdapterFile, wanted: set[str], settings: LoraSettings) 
     rank = max(len(down) for down, _ in file.weights.values())
     if rank > settings.rank:
         raise InputError(f"initial: adapter {file.name} has rank {rank}; give rank={rank} or more")
+    if file.info and file.info.use != settings.use:
+        raise InputError(f"initial: adapter {file.name} has {file.info.use}; give the same")
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def test_numbers_of_seeds(benchmark: ModuleType, tmp_path: Path) -> None:
     """Every seed is told, and of each bar the worst."""
     good = evaluation(tmp_path / "0")
     poor = evaluation(tmp_path / "1", aligned_judge_owned=0.19, aligned_motion=0.01, aligned_switches=0.4)
-    benchmark.measure([str(good), str(poor)], str(tmp_path / "out.json"))
+    benchmark.measure([str(good), str(poor)], results=str(tmp_path / "out.json"))
     content = read_json(tmp_path / "out.json")
     first, second = content["metrics"]["seeds"]
     assert first["relative_gain"] == 0.25 and second["relative_gain"] == -0.05
@@ -53,7 +53,25 @@ def test_numbers_of_seeds(benchmark: ModuleType, tmp_path: Path) -> None:
     assert content["metrics"]["most_switches_delta"] == pytest.approx(0.1)
     tables = load_loose("docs/tables.py")
     assert not list(tables.problems(content))
-    assert "not measured" not in tables.table("alignment_tiny_vace", content)
+    for name in ("alignment_tiny_vace", "alignment_shipped"):
+        assert "not measured" not in tables.table(name, content)
+
+
+def test_seeds_are_added(benchmark: ModuleType, tmp_path: Path) -> None:
+    """What was measured before, elsewhere, stays."""
+    one, two = evaluation(tmp_path / "0"), evaluation(tmp_path / "1", aligned_judge_owned=0.24)
+    out = tmp_path / "out.json"
+    with pytest.raises(InputError, match="cannot be read"):
+        benchmark.measure([str(one)], add=True, results=str(out))
+    benchmark.measure([str(one)], results=str(out))
+    assert "and so on" not in read_json(out)["command"]
+    content = read_json(two / "results.json")
+    (two / "results.json").write_text(json.dumps(content | {"hardware": "another"}))
+    benchmark.measure([str(two)], add=True, results=str(out))
+    content = read_json(out)
+    assert [seed["relative_gain"] for seed in content["metrics"]["seeds"]] == [0.25, 0.2]
+    assert content["metrics"]["least_relative_gain"] == 0.2
+    assert content["hardware"] == "a machine; another" and "(and so on)" in content["command"]
 
 
 def test_reward_and_judge_over_training(benchmark: ModuleType, tmp_path: Path) -> None:

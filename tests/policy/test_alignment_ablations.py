@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -39,7 +40,7 @@ def test_arms_are_trained_once_on_equally_many_videos(
 ) -> None:
     output, results = tmp_path / "arms", tmp_path / "results.json"
     asked = {"arms": ("recipe", "two_groups"), "videos": 8 * STEPS, "prompts": 3, "device": "cpu"}
-    example.train(str(output), recipe=recipe, **asked)
+    example.train(str(output), recipe=recipe, set=("update.beta2=0.9",), **asked)
     for arm, steps in (("recipe", STEPS), ("two_groups", 2 * STEPS)):
         run = output / arm / "run"
         assert [row["step"] for row in read_log(run, "step")][-1] == steps
@@ -51,7 +52,8 @@ def test_arms_are_trained_once_on_equally_many_videos(
     assert (output / "recipe" / "arm.json").read_bytes() == first
     example.write(str(output), str(results))
     content = json.loads(results.read_text())
-    assert "--output DIR --arms='[recipe, two_groups]' && " in content["command"]
+    options = "--videos 16 --set+=update.beta2=0.9 '--arms=[recipe, two_groups]'"
+    assert f"train --output DIR {options} && " in content["command"]
     metrics = content["metrics"]
     assert metrics["recipe_videos"] == metrics["two_groups_videos"] == 8 * STEPS
     assert metrics["recipe_seconds"] > 0 and not any(name.startswith("never") for name in metrics)
@@ -61,6 +63,7 @@ def test_arms_are_trained_once_on_equally_many_videos(
 def test_the_gain_is_of_the_same_prompts(example: ModuleType) -> None:
     arm = example.Trained(
         videos=4,
+        changes=(),
         seconds=1800.0,
         aligned=[{"faces": 0.5}, {"faces": 0.4}, {"faces": None}],
         base=[{"faces": 0.25}, {"faces": 0.25}, {"faces": 0.0}],
@@ -79,15 +82,21 @@ def test_what_cannot_be_compared(example: ModuleType, recipe: str, tmp_path: Pat
         example.train(str(tmp_path), arms=("recipe", "never"), videos=8, recipe=recipe)
     with pytest.raises(InputError, match="holds no trained arm"):
         example.write(str(tmp_path))
+    for arm, videos in (("recipe", 8), ("two_groups", 16)):
+        (tmp_path / arm).mkdir()
+        left = asdict(example.Trained(videos, (), 1.0, [{}], [{}], "a machine"))
+        (tmp_path / arm / "arm.json").write_text(json.dumps(left))
+    with pytest.raises(InputError, match="differ in videos or set; give each kind a folder"):
+        example.write(str(tmp_path))
 
 
 def test_every_arm_is_a_recipe() -> None:
     loaded = load_loose("examples/benchmarks/alignment_ablations.py")
-    recipes = {arm: loaded._recipe("tiny_vace", changes, 5120) for arm, changes in loaded.ARMS.items()}
+    recipes = {arm: loaded._recipe("tiny_vace", changes, 10240) for arm, changes in loaded.ARMS.items()}
     assert all(config != recipes["recipe"] for arm, config in recipes.items() if arm != "recipe")
     table = load_loose("docs/tables.py").TABLES["alignment_ablations"]
     assert {prefix for _, prefix in table.rows} == {f"{arm}_" for arm in loaded.ARMS}
     one = loaded.Trained(
-        1, 1.0, [dict.fromkeys(loaded.TERMS, 0.0)], [dict.fromkeys(loaded.TERMS, 0.0)], "a machine"
+        1, (), 1.0, [dict.fromkeys(loaded.TERMS, 0.0)], [dict.fromkeys(loaded.TERMS, 0.0)], "a machine"
     )
     assert {name for _, name in table.columns} <= one.numbers().keys()

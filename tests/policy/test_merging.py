@@ -45,7 +45,8 @@ def test_one_is_written_at_a_scale(trained: Path, tmp_path: Path, capsys: pytest
     assert "at scale 0.5, not evaluated" in capsys.readouterr().out
     first, made = read_adapter(adapter), read_adapter(output)
     assert first.info is not None and first.info.metrics
-    assert made.config == first.config and made.info == replace(first.info, metrics={})
+    assert made.config == first.config
+    assert made.info == replace(first.info, metrics={}, made_from=(f"adapter ({first.hash[:8]})",))
     assert made.alphas == first.alphas
     for module, (down, up) in first.weights.items():
         assert same(made.weights[module], (down.half(), (up / 2).half()))
@@ -95,6 +96,7 @@ def test_the_best_is_written(
     assert made.info is not None and made.info.metrics == {
         **found[4.0], **{f"base_{name}": value for name, value in found[0.0].items()},
     }  # fmt: skip
+    assert made.info.made_from == (first.mark,)
     model = read_policy_recipe(str(recipe)).model
     pipe = IdentityPipeline.from_pretrained(model, adapter=output, device="cpu")
     assert pipe.adapter is not None and pipe.adapter.scale == 1.0
@@ -162,7 +164,8 @@ def test_the_mean_of_several(trained: Path, tmp_path: Path) -> None:
     mean = read_adapter(merging.write_merged([trained / "adapter", second], 1.5, tmp_path / "mean"))
     full = first.config["r"]
     assert mean.config is not None and mean.config["r"] == full + 1
-    assert mean.info == replace(first.info, metrics={})
+    marks = tuple(read_adapter(one).mark for one in (trained / "adapter", second))
+    assert mean.info == replace(first.info, metrics={}, made_from=marks) and len(set(marks)) == 2
     changes = [change_of(one) for one in (first, read_adapter(second), mean)]
     for module, change in changes[2].items():
         wanted = 1.5 * (changes[0][module] + changes[1][module]) / 2

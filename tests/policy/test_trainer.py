@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from small_runs import recipe, settings, write_prompts, write_recipe
 from torch import Tensor
 
+from igrpo_sdk.adapters.files import read_adapter
 from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.pipeline import IdentityPipeline
@@ -86,12 +87,17 @@ def test_two_updates_a_rollout(tiny_directory: Path, prompts: Path, tmp_path: Pa
 
 
 def test_an_adapter_says_how_it_is_used(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
-    """It is loaded with that."""
+    """It is loaded with that, and another may begin with it, and says so."""
     lora = {"noise_levels": (0.6, 0.9), "guidance": 3.0}
     changes: dict[str, Any] = {"objective": {"method": "awm"}, "lora": lora}
     made = train_policy(recipe(tiny_directory, prompts, steps=1, **changes), tmp_path, device="cpu")
     pipe = IdentityPipeline.from_pretrained(tiny_directory, adapter=made, device="cpu")
     assert pipe.backbone.adapter_use == AdapterUse((0.6, 0.9), 3.0)
+    assert pipe.adapter is not None and pipe.adapter.info is not None and not pipe.adapter.info.made_from
+    changes["lora"] = {**lora, "initial": str(made)}
+    again = recipe(tiny_directory, prompts, steps=1, **changes)
+    info = read_adapter(train_policy(again, tmp_path / "later", device="cpu")).info
+    assert info is not None and info.made_from == (f"adapter ({pipe.adapter.hash[:8]})",)
 
 
 @pytest.mark.parametrize("objective", [{"method": "best_of_n"}, {"method": "awm", "kl": 0.1}])

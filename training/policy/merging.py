@@ -87,7 +87,7 @@ def merge_adapters(
         found = _evaluate(ready, scales, config, device)
         best = best_scale(found, config.alarm, slack)
         base = {f"base_{name}": value for name, value in found[0.0].items()}
-        write_merged([ready], best, output, metrics=found[best] | base)
+        write_merged(adapters, best, output, rank, guidance, found[best] | base)
     print(f"{output}: at scale {best:g}")
 
 
@@ -140,7 +140,8 @@ def write_merged(
 
     Raises InputError for one that was not made here, and for those that do not go together.
     """
-    file = mean_of([read_adapter(adapter) for adapter in adapters])
+    files = [read_adapter(adapter) for adapter in adapters]
+    file = mean_of(files)
     if rank is not None:
         file = of_rank(file, rank)
     if guidance is not None:
@@ -150,7 +151,8 @@ def write_merged(
     for module, (down, up) in file.weights.items():
         weights[f"{module}.lora_A.weight"] = down.half()
         weights[f"{module}.lora_B.weight"] = (scale * up.float()).half()
-    return write_adapter(output, weights, config, replace(info, metrics=dict(metrics or {})))
+    info = replace(info, metrics=dict(metrics or {}), made_from=tuple(one.mark for one in files))
+    return write_adapter(output, weights, config, info)
 
 
 def mean_of(files: Sequence[AdapterFile]) -> AdapterFile:

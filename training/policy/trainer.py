@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from igrpo_sdk.adapters.files import read_adapter
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import add_adapter, save_adapter
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_parameters
@@ -100,7 +101,11 @@ class _Run:
         _check_enough(self.prompts.distinct, recipe.update.groups)
         self.weights = recipe.rewards.weights()
         # Before the weights are spread: the mark is that of the whole.
-        self.info = AdapterInfo.of(self.pipe.preset, self.pipe.backbone, reward=", ".join(self.weights))
+        initial = recipe.lora.initial
+        made_from = () if initial is None else (read_adapter(initial).mark,)
+        self.info = AdapterInfo.of(
+            self.pipe.preset, self.pipe.backbone, ", ".join(self.weights), made_from=made_from
+        )
         self._add_adapter()
         if recipe.compile:
             self.pipe.backbone.compile_decoder(getattr(torch, recipe.dtype))
