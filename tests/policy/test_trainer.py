@@ -343,10 +343,12 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
 
 
 def test_the_alarm() -> None:
-    """A guard that falls twice in a row, while the reward rises or falls with it."""
-    for last, reason in (
-        (0.8, "gamed: faces rose from 0.500 to 0.800 while motion fell from 0.000 to -0.300"),
-        (0.1, "breaks: faces fell from 0.500 to 0.100, motion fell from 0.000 to -0.300"),
+    """A guard or the reward that falls twice in a row, the other rising or falling with it."""
+    for last, guard, reason in (
+        (0.8, -0.3, "gamed: faces rose from 0.500 to 0.800 while motion fell from 0.000 to -0.300"),
+        (0.1, -0.3, "breaks: faces fell from 0.500 to 0.100, motion fell from 0.000 to -0.300"),
+        (0.1, 0.1, "breaks: faces fell from 0.500 to 0.100"),
+        (0.45, -0.3, "breaks: motion fell from 0.000 to -0.300"),
     ):
         alarm = Evaluator.__new__(Evaluator)
         alarm._alarm = Alarm("faces", ("motion",), drop=0.1, patience=2)
@@ -359,10 +361,10 @@ def test_the_alarm() -> None:
                 (4, 0.6, -0.05),
                 (6, 0.7, -0.2),
                 (6, 0.7, -0.2),  # resumed
-                (8, last, -0.3),
+                (8, last, guard),
             )
         ]
         assert told[:-1] == [None] * 5
-        assert told[-1] is not None and reason in told[-1]
+        assert told[-1] is not None and told[-1].endswith(reason)
     with pytest.raises(InputError, match="needs a reward and guards"):
         Alarm(reward="faces")

@@ -53,10 +53,11 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Alarm:
-    """Stop when a guard falls: the reward is being gamed if it rises meanwhile, else the policy breaks.
+    """Stop when a guard or the reward falls: the reward is being gamed if it rises while a guard falls, else
+    the policy breaks.
 
-    reward, guards: names of terms. drop: fall of a guard below its first value, in its own units, that sets
-    the alarm off. patience: evaluations in a row. Without names there is no alarm.
+    reward, guards: names of terms. drop: fall of one of them below its first value, in its own units, that
+    sets the alarm off. patience: evaluations in a row. Without names there is no alarm.
     """
 
     reward: str = ""
@@ -151,20 +152,20 @@ class Evaluator:
         if not {config.reward, *config.guards} <= numbers.keys():  # no alarm, or none could be scored
             return None
         first = state["first"] = state["first"] or dict(numbers)
-        fallen = [name for name in config.guards if numbers[name] < first[name] - config.drop]
+        names = (config.reward, *config.guards)
+        fallen = [name for name in names if numbers[name] < first[name] - config.drop]
         if step != state["step"]:
             state["alarms"], state["step"] = state["alarms"] + 1 if fallen else 0, step
         if state["alarms"] < config.patience:
             return None
-        gamed = numbers[config.reward] > first[config.reward]
 
         def moved(name: str, way: str) -> str:
             return f"{name} {way} from {first[name]:.3f} to {numbers[name]:.3f}"
 
-        guards = ", ".join(moved(name, "fell") for name in fallen)
-        if gamed:
-            return f"the reward is gamed: {moved(config.reward, 'rose')} while {guards}"
-        return f"the policy breaks: {moved(config.reward, 'fell')}, {guards}"
+        fell = ", ".join(moved(name, "fell") for name in fallen)
+        if numbers[config.reward] > first[config.reward]:
+            return f"the reward is gamed: {moved(config.reward, 'rose')} while {fell}"
+        return f"the policy breaks: {fell}"
 
 
 @contextmanager
