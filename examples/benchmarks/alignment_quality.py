@@ -3,7 +3,7 @@
     igrpo eval --model tiny-vace --adapter runs/seed0/adapter -o runs/eval0    # for each training seed
     python examples/benchmarks/alignment_quality.py measure --evaluations+=runs/eval0
 
-(with --add, beside the seeds that the file has), of docs/results/alignment_shipped.json, by the same command
+(with --add=true, beside the seeds that the file has), of docs/results/alignment_shipped.json, by the same command
 with one evaluation and that file as --results,
 
 and of docs/results/alignment_curve.json, what the reward and what the judge say while a run goes on:
