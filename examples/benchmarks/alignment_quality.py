@@ -3,10 +3,9 @@
     igrpo eval --model tiny-vace --adapter runs/seed0/adapter -o runs/eval0    # for each training seed
     python examples/benchmarks/alignment_quality.py measure --evaluations+=runs/eval0
 
-(with --add=true, beside the seeds that the file has), of docs/results/alignment_shipped.json, by the same command
-with one evaluation and that file as --results,
-
-and of docs/results/alignment_curve.json, what the reward and what the judge say while a run goes on:
+(with --add=true, beside the seeds that the file has), of docs/results/alignment_shipped.json, by the same
+command with one evaluation and that file as --results, and of docs/results/alignment_curve.json, what
+the reward and what the judge say while a run goes on:
 
     igrpo eval --model tiny-vace --cases 60 --adapter runs/seed0/adapters/step-12 -o runs/curve/step-12
     python examples/benchmarks/alignment_quality.py curve --run runs/seed0 --evaluations+=runs/curve/step-12
