@@ -34,8 +34,8 @@ from igrpo_sdk.training.policy.trainer import train_policy
 Scores = list[dict[str, float | None]]
 """By prompt, the terms of the rewards and the motion of the video."""
 TERMS = ("faces", "prompt", "frame_motion", "copy_paste")
-SHORT = ("evaluation.count=64",)
-"""Changes for all arms. Evaluations in between are of one batch, as nothing is decided by them."""
+FEW = "evaluation.count=64"
+"""Evaluations while an arm is trained: of one batch, as nothing is decided by them."""
 
 _WHOLE = (
     "objective.face_credit=0",
@@ -154,7 +154,7 @@ def train(
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown:
         raise InputError(f"arms: no {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    recipes = {arm: _recipe(recipe, (*SHORT, *set, *ARMS[arm]), videos) for arm in arms}
+    recipes = {arm: _recipe(recipe, (FEW, *set, *ARMS[arm]), videos) for arm in arms}
     base: dict[EvaluationConfig, Scores] = {}
     for arm, config in recipes.items():
         folder = Path(output) / arm

@@ -28,6 +28,8 @@ from igrpo_sdk.training.evaluation.command import ALIGNED, BASE
 from igrpo_sdk.training.evaluation.results import read_json, write_results
 from igrpo_sdk.training.policy.log import read_log
 
+SEEDS = "docs/results/alignment_tiny_vace.json"
+"""The file of the numbers of all training seeds."""
 JUDGED = "judge_owned"
 MEASURED = (JUDGED, "judge_auc", "prompt_following", "motion", "copy_paste")
 """Of each step's adapter on test people."""
@@ -85,9 +87,7 @@ def worst_of(seeds: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def measure(
-    evaluations: Sequence[str], add: bool = False, results: str = "docs/results/alignment_tiny_vace.json"
-) -> None:
+def measure(evaluations: Sequence[str], add: bool = False, results: str = SEEDS) -> None:
     """Write the numbers of all training seeds.
 
     Args:
@@ -104,9 +104,11 @@ def measure(
     if add:
         before = read_json(Path(results))
         seeds = [*before["metrics"]["seeds"], *seeds]
-        hardware = "; ".join(dict.fromkeys([before["hardware"], hardware]))
+        known = before["hardware"]
+        hardware = known if hardware in known else f"{known}; {hardware}"
     more = " (and so on)" if len(seeds) > 1 else ""
     command = f"{first['command']}{more} && python examples/benchmarks/alignment_quality.py measure"
+    command += "" if results == SEEDS else f" --results {results}"
     metrics = {"seeds": seeds, **worst_of(seeds)}
     write_results(Path(results), command, hardware, metrics, first["notes"])
     for seed in seeds:

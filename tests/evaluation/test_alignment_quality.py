@@ -72,6 +72,9 @@ def test_seeds_are_added(benchmark: ModuleType, tmp_path: Path) -> None:
     assert [seed["relative_gain"] for seed in content["metrics"]["seeds"]] == [0.25, 0.2]
     assert content["metrics"]["least_relative_gain"] == 0.2
     assert content["hardware"] == "a machine; another" and "(and so on)" in content["command"]
+    assert content["command"].endswith(f"measure --results {out}")
+    benchmark.measure([str(two)], add=True, results=str(out))
+    assert read_json(out)["hardware"] == "a machine; another"
 
 
 def test_reward_and_judge_over_training(benchmark: ModuleType, tmp_path: Path) -> None:

@@ -122,13 +122,15 @@ def test_a_smaller_rank_is_the_nearest(trained: Path, tmp_path: Path) -> None:
         )
     first = read_adapter(trained / "adapter")
     full = len(next(iter(first.weights.values()))[0])
-    small = read_adapter(merging.write_merged([trained / "adapter"], 1.0, tmp_path / "small", 1))
+    small = read_adapter(
+        merging.write_merged(merging.merged([trained / "adapter"], 1), 1.0, tmp_path / "small")
+    )
     assert {len(pair[0]) for pair in small.weights.values()} == {1}
     for module, alpha in small.alphas.items():
         assert alpha == first.alphas[module] / full
     for rank in (0, full + 1):
         with pytest.raises(InputError, match=f"rank: {rank}; adapter adapter has {full}"):
-            merging.write_merged([trained / "adapter"], 1.0, tmp_path / "none", rank)
+            merging.merged([trained / "adapter"], rank)
     assert first.config is not None
     uneven = replace(first, config={**first.config, "alpha_pattern": {"to_q": 2.0}})
     with pytest.raises(InputError, match="rank: 1, but the layers of adapter adapter differ"):
@@ -161,7 +163,8 @@ def test_the_mean_of_several(trained: Path, tmp_path: Path) -> None:
         tensors |= {f"{module}.lora_A.weight": -down, f"{module}.lora_B.weight": up}
     config = {**small.config, "lora_alpha": 3 * small.config["lora_alpha"]}
     second = write_adapter(tmp_path / "second", tensors, config, first.info)
-    mean = read_adapter(merging.write_merged([trained / "adapter", second], 1.5, tmp_path / "mean"))
+    together = merging.merged([trained / "adapter", second])
+    mean = read_adapter(merging.write_merged(together, 1.5, tmp_path / "mean"))
     full = first.config["r"]
     assert mean.config is not None and mean.config["r"] == full + 1
     marks = tuple(read_adapter(one).mark for one in (trained / "adapter", second))

@@ -31,6 +31,7 @@ __all__ = [
     "best_scale",
     "mean_of",
     "merge_adapters",
+    "merged",
     "nearest_of_rank",
     "of_rank",
     "with_guidance",
@@ -76,18 +77,18 @@ def merge_adapters(
     if recipe is None:
         if len(scales) > 1:
             raise InputError(f"scale: {len(scales)} of them; give a --recipe to choose by")
-        write_merged(adapters, scales[0], output, rank, guidance)
+        write_merged(merged(adapters, rank, guidance), scales[0], output)
         print(f"{output}: at scale {scales[0]:g}, not evaluated")
         return
     config = read_policy_recipe(recipe, set or [])
     if not config.alarm.reward:
         raise InputError(f"recipe: {recipe} has no alarm, so that nothing says what is best; leave it out")
     with tempfile.TemporaryDirectory() as folder:
-        ready = write_merged(adapters, 1.0, Path(folder) / "ready", rank, guidance)
+        ready = write_merged(merged(adapters, rank, guidance), 1.0, Path(folder) / "ready")
         found = _evaluate(ready, scales, config, device)
         best = best_scale(found, config.alarm, slack)
         base = {f"base_{name}": value for name, value in found[0.0].items()}
-        write_merged(adapters, best, output, rank, guidance, found[best] | base)
+        write_merged(read_adapter(ready), best, output, found[best] | base)
     print(f"{output}: at scale {best:g}")
 
 
@@ -125,18 +126,12 @@ def best_scale(found: Mapping[float, Mapping[str, float]], alarm: Alarm, slack: 
     return best
 
 
-def write_merged(
-    adapters: Sequence[str | Path],
-    scale: float,
-    output: str | Path,
-    rank: int | None = None,
-    guidance: float | None = None,
-    metrics: Mapping[str, float] | None = None,
-) -> Path:
-    """Write the mean of adapters in float16 with its part multiplied by `scale`; return its directory.
+def merged(
+    adapters: Sequence[str | Path], rank: int | None = None, guidance: float | None = None
+) -> AdapterFile:
+    """The mean of adapters, which says what it was made from.
 
-    `rank`: see `of_rank`; `guidance`: see `with_guidance`; None keeps either. `metrics`: what was measured of
-    it, for `igrpo.json`.
+    `rank`: see `of_rank`; `guidance`: see `with_guidance`; None keeps either.
 
     Raises InputError for one that was not made here, and for those that do not go together.
     """
@@ -146,13 +141,23 @@ def write_merged(
         file = of_rank(file, rank)
     if guidance is not None:
         file = with_guidance(file, guidance)
+    _, info = made_here(file)
+    return replace(file, info=replace(info, made_from=tuple(one.mark for one in files)))
+
+
+def write_merged(
+    file: AdapterFile, scale: float, output: str | Path, metrics: Mapping[str, float] | None = None
+) -> Path:
+    """Write an adapter in float16 with its part multiplied by `scale`; return its directory.
+
+    `metrics`: what was measured of it, for `igrpo.json`.
+    """
     config, info = made_here(file)
     weights = {}
     for module, (down, up) in file.weights.items():
         weights[f"{module}.lora_A.weight"] = down.half()
         weights[f"{module}.lora_B.weight"] = (scale * up.float()).half()
-    info = replace(info, metrics=dict(metrics or {}), made_from=tuple(one.mark for one in files))
-    return write_adapter(output, weights, config, info)
+    return write_adapter(output, weights, config, replace(info, metrics=dict(metrics or {})))
 
 
 def mean_of(files: Sequence[AdapterFile]) -> AdapterFile:
