@@ -185,6 +185,8 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
             ("the same, worst person only", "whole_video_worst_"),
             ("best of n, supervised", "best_of_n_"),
             ("GRPO by steps with noise: fast", "fast_"),
+            ("the same, same noise", "fast_same_noise_"),
+            ("the same, credit by whole video, adapter in both passes", "fast_whole_video_"),
             ("paper: 16 groups, different noise", "paper_"),
             ("paper: 16 groups, same noise", "paper_same_noise_"),
             ("paper: 4 groups, different noise", "paper_four_groups_"),

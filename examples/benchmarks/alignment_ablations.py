@@ -8,7 +8,7 @@ An arm is the recipe with a few changes, trained on the same number of videos. I
 make the same videos of validation people; `_gain` is the difference of their `faces` score in its own units,
 with the paired bootstrap interval. `_seconds` are those of the steps: rollouts, waiting for scores, updates;
 loading, compiling and evaluating are not in it. An arm that is there is not trained again, so that several
-GPUs can each take some. Arms that use `grpo` are the settings of the full-size recipes, at this size.
+GPUs can each take some. `fast` and `paper` are the settings of the full-size recipes, at this size.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ _WHOLE = (
 )
 _NOT_HELD = ("objective.motion=0", "objective.motion_gain=0")
 _BY_STEPS = (
-    *_WHOLE,
     *_NOT_HELD,
     "objective.method=grpo",
-    "objective.kl=0",
     "lora.noise_levels=[0, 1]",
-    "lora.guidance=null",
     "rollout.members=8",
     "rewards.prompt.weight=0",
 )
+_WINDOW = ("rollout.noise=cps", "window={schedule: random, size: 2, first: 1, last: 3}")
+_FAST = (*_BY_STEPS, *_WINDOW, "lora.guidance=4", "objective.kl=0.005")
+_WHOLE_BY_STEPS = (*_WHOLE, *_BY_STEPS, "objective.kl=0", "lora.guidance=null")
 _PAPER = (
-    *_BY_STEPS,
+    *_WHOLE_BY_STEPS,
     "rollout.noise=linear",
     "window={schedule: fixed, size: 7, first: 0, last: 6, noise_everywhere: true}",
     "advantage={combination: sum, std_floor: 1.0e-4, clip: 5.0}",
@@ -84,7 +84,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     ),
     "best_of_n": (*_WHOLE, "objective.method=best_of_n", "objective.kl=0"),
     "refined": ("prompts.refined=true", "evaluation.prompts.refined=true"),
-    "fast": (*_BY_STEPS, "rollout.noise=cps", "window={schedule: random, size: 2, first: 1, last: 3}"),
+    "fast": _FAST,
+    "fast_same_noise": (*_FAST, "rollout.same_noise=true"),
+    "fast_whole_video": (*_WHOLE_BY_STEPS, *_WINDOW),
     "paper": _PAPER,
     "paper_same_noise": (*_PAPER, "rollout.same_noise=true"),
     "paper_four_groups": (*_PAPER, "update.groups=4"),

@@ -297,10 +297,10 @@ class _Run:
         objective, videos = self.recipe.objective, groups * self.recipe.rollout.members
         keys = chunk.videos
         values = torch.tensor([advantages[key] for key in keys], dtype=torch.float64)
+        faces = torch.stack([credit[key] for key in keys]) if credit else None
         if objective.method == "grpo":
-            self.learner.grpo(chunk, values, videos * len(chunk.trajectory.transitions), self.sums)
+            self.learner.grpo(chunk, values, videos * len(chunk.trajectory.transitions), self.sums, faces)
         elif objective.method == "awm":
-            faces = torch.stack([credit[key] for key in keys]) if credit else None
             count = videos * objective.draws
             self.learner.matching(chunk, range(len(keys)), values, count, self.sums, faces)
         else:

@@ -40,10 +40,12 @@ class Objective:
     final latents, weighted by the advantage; rollouts then need no noise in their steps. "best_of_n": that
     loss of the best video of each group alone. For the latter two, draws: of a noise level and noise for each
     video; the levels are those of the sampler's at which the adapter is used (`lora.noise_levels`). Of "awm"
-    alone, face_credit: weight of each person's own advantage, which only the latents of their face get
-    (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they act
-    as the prompt says beside their likeness of 1, which needs the reward `prompt`. first_order: of the
-    loss only what is linear in the adapter's change of the velocity (`loss.first_order_matching`).
+    alone, first_order: of the loss only what is linear in the adapter's change of the velocity
+    (`loss.first_order_matching`).
+
+    Not of "best_of_n", face_credit: weight of each person's own advantage, which only the latents of their
+    face get (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well
+    they act as the prompt says beside their likeness of 1, which needs the reward `prompt`.
 
     Not of "grpo", motion: weight of the squared difference between motion_gain and what the adapter adds to
     the motion of the video that each draw predicts (`loss.motion_gain`); with face_credit, of its faces.
@@ -76,9 +78,9 @@ class Objective:
             raise InputError(f"objective.clip={self.clip} must be in (0, 1), kl={self.kl} at least 0")
         if self.draws < 1:
             raise InputError(f"objective.draws={self.draws} must be at least 1")
-        if self.face_credit < 0 or (self.face_credit and self.method != "awm"):
+        if self.face_credit < 0 or (self.face_credit and self.method == "best_of_n"):
             raise InputError(
-                f"objective.face_credit={self.face_credit} must be at least 0, and is of method awm alone"
+                f"objective.face_credit={self.face_credit} must be at least 0, and is not of method best_of_n"
             )
         if self.acting_credit < 0 or (self.acting_credit and not self.face_credit):
             raise InputError(
@@ -134,7 +136,9 @@ class Learner:
     guidance_scale: float
     exact: bool
 
-    def grpo(self, chunk: Chunk, advantages: Tensor, count: int, sums: Sums) -> None:
+    def grpo(
+        self, chunk: Chunk, advantages: Tensor, count: int, sums: Sums, faces: Tensor | None = None
+    ) -> None:
         """Add the gradient of a chunk, one forward and backward pass for each kept step.
 
         Args:
@@ -142,7 +146,9 @@ class Learner:
             advantages: float64 [B].
             count: of (video, step) in the update, over all chunks and processes; the loss is the mean.
             sums: gets numbers for the log.
+            faces: float32 [B, T, h, w], what latents of faces weigh beside that, 0 elsewhere; needs `exact`.
         """
+        assert faces is None or self.exact
         transitions = chunk.trajectory.transitions
         weights = [1.0] * len(transitions)
         if self.objective.weighted:
@@ -150,7 +156,11 @@ class Learner:
         advantages = advantages.to(self.backbone.device, torch.float32)
         for transition, weight in zip(transitions, weights, strict=True):
             velocity = self._velocity(transition.before, transition.sigma, chunk.conditioning)
-            loss = weight * self._surrogate(transition, velocity, advantages, sums)
+            mean = transition.gaussian.mean(transition.before, velocity)
+            loss = self._surrogate(transition, mean, advantages, sums)
+            if faces is not None:
+                loss = loss + self._face_surrogate(transition, mean, faces.to(mean.device))
+            loss = weight * loss
             if self.objective.kl:
                 divergence = self._divergence(chunk, transition, velocity)
                 sums.add(kl=divergence.mean())
@@ -240,10 +250,9 @@ class Learner:
         with adapter_disabled(self.backbone.transformer):
             return self._velocity(x, sigma, conditioning)
 
-    def _surrogate(self, transition: Transition, velocity: Tensor, advantages: Tensor, sums: Sums) -> Tensor:
-        """The clipped surrogate [B] of one step."""
+    def _surrogate(self, transition: Transition, mean: Tensor, advantages: Tensor, sums: Sums) -> Tensor:
+        """The clipped surrogate [B] of one step, of which the policy gives the mean."""
         gaussian, objective = transition.gaussian, self.objective
-        mean = gaussian.mean(transition.before, velocity)
         log_prob = flow.gaussian_log_prob(transition.after, mean, gaussian.std)
         measured = log_prob.detach() - transition.log_prob
         log_ratio = log_prob - (log_prob.detach() if self.exact else transition.log_prob)
@@ -256,6 +265,14 @@ class Learner:
             old = mean.detach() if self.exact else transition.mean
             log_ratio = ratio_norm(log_ratio, (mean - old).square().flatten(1).mean(1), gaussian.std)
         return clipped_surrogate(log_ratio, advantages, objective.clip)
+
+    def _face_surrogate(self, transition: Transition, mean: Tensor, faces: Tensor) -> Tensor:
+        """[B]: minus the log-probability of each latent of the video, weighed with the advantage of its face.
+
+        Its gradient is that of the ratios of single latents, which are 1: the policy made the step.
+        """
+        missed = (transition.after - mean)[:, :, -faces.shape[1] :]  # behind the reference slots
+        return self.objective.face_credit * _weighed(missed.square() / (2 * transition.gaussian.std**2), faces)
 
     def _divergence(self, chunk: Chunk, transition: Transition, velocity: Tensor) -> Tensor:
         """The divergence [B] of one step from the model without its adapter."""
