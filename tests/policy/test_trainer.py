@@ -123,6 +123,10 @@ def test_credit_of_faces(tiny_directory: Path, prompts: Path, tmp_path: Path, me
     assert same(*made)
     with pytest.raises(InputError, match="face_credit needs rewards.faces"):
         recipe(tiny_directory, prompts, objective={"method": method, "face_credit": 1.0})
+    objective = {"method": method, "face_credit": 1.0, "channels": (1.0, 2.0)}
+    changed = recipe(tiny_directory, prompts, objective=objective, rewards=rewards)
+    with pytest.raises(InputError, match=r"objective.channels: 2 weights for \d+ latent channels"):
+        train_policy(changed, tmp_path / "other", device="cpu")
     objective = {"method": method, "face_credit": 1.0, "acting_credit": 1.0}
     with pytest.raises(InputError, match="acting_credit needs rewards.prompt"):
         recipe(tiny_directory, prompts, objective=objective, rewards=rewards)

@@ -356,10 +356,23 @@ def test_latents_of_faces_weigh_apart() -> None:
     torch.testing.assert_close(matched(toy, chunk, torch.zeros(2), first, face_credit=3.0), 3 * one_half)
 
 
-def credited(toy: Toy, chunk: Chunk, faces: Tensor, weight: float = 1.0) -> Tensor:
+def test_channels_weigh_in_faces_alone() -> None:
+    """The offset of a channel is its own number, whose gradient is as many times as large; the mean is 1."""
+    toy = Toy()
+    [chunk] = roll(toy, RolloutConfig(members=2, batch=2), groups(1))
+    weights, faces = torch.tensor([1.0, -0.5]), torch.rand(2, *SHAPE[1:])
+    whole = matched(toy, chunk, weights)
+    alike = matched(toy, chunk, weights, faces, face_credit=1.0) - whole
+    uneven = matched(toy, chunk, weights, faces, face_credit=1.0, channels=(9.0, 3.0)) - whole
+    torch.testing.assert_close(uneven, alike * torch.tensor([1.5, 0.5]))
+    by_steps = credited(toy, chunk, faces, channels=(9.0, 3.0))
+    torch.testing.assert_close(by_steps, credited(toy, chunk, faces) * torch.tensor([1.5, 0.5]))
+
+
+def credited(toy: Toy, chunk: Chunk, faces: Tensor, **objective: object) -> Tensor:
     """The offset's gradient of steps with noise, credited by face alone."""
     toy.transformer.zero_grad()
-    teacher = learner(toy, exact=True, face_credit=weight)
+    teacher = learner(toy, exact=True, **{"face_credit": 1.0, **objective})
     teacher.grpo(chunk, torch.zeros(len(faces)), 4, Sums(), faces)
     assert toy.transformer.offset.grad is not None
     return toy.transformer.offset.grad.clone()
@@ -372,7 +385,7 @@ def test_steps_with_noise_are_credited_by_face() -> None:
     first = torch.zeros(2, *SHAPE[1:])
     first[:, 0] = torch.tensor([1.0, -0.5]).view(2, 1, 1)
     found = credited(toy, chunk, first)
-    torch.testing.assert_close(credited(toy, chunk, first, 3.0), 3 * found)
+    torch.testing.assert_close(credited(toy, chunk, first, face_credit=3.0), 3 * found)
     other = first.flip(1)
     assert not torch.allclose(credited(toy, chunk, other), found, atol=1e-4)
     torch.testing.assert_close(credited(toy, chunk, first + other), found + credited(toy, chunk, other))
@@ -390,7 +403,7 @@ def test_steps_with_noise_are_credited_by_face() -> None:
 
 
 def test_credit_by_face_teaches_what_a_face_is_rewarded_for() -> None:
-    """Reward: how near the mean of a channel is to (1, -1) in the first latent frame, where alone it counts."""
+    """Reward: how near a channel's mean is to (1, -1) in the first latent frame, where alone it counts."""
     toy, wanted = Toy(), torch.tensor([1.0, -1.0])
     optimizer = torch.optim.Adam(toy.transformer.parameters(), lr=0.05)
     config = RolloutConfig(members=8, batch=8, level=0.9)
@@ -478,6 +491,8 @@ def test_what_does_not_depend_on_the_video_cancels() -> None:
         {"method": "awm", "kl": 0.1, "kl_of": "mean"},
         {"method": "awm", "acting_credit": 0.1},
         {"face_credit": -1.0},
+        {"channels": (1.0, 2.0)},
+        {"face_credit": 1.0, "channels": (1.0, 0.0)},
         {"method": "best_of_n", "face_credit": 1.0},
         {"first_order": True},
         {"motion": 1.0},

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Combination", "group_advantages", "normalise", "score_table"]
+__all__ = ["Combination", "best_member", "group_advantages", "normalise", "score_table"]
 
 Combination = Literal["sum", "gdpo"]
 
@@ -65,3 +65,8 @@ def group_advantages(
         total = torch.stack(parts).sum(0)
         advantages = total / total.square().mean().sqrt().clamp(min=floor)
     return advantages.nan_to_num(nan=0.0).clamp(-clip, clip)
+
+
+def best_member(advantages: Mapping[tuple[int, int], float], group: int) -> tuple[int, int]:
+    """The (group, member) with the highest advantage; of equals the first."""
+    return max((key for key in advantages if key[0] == group), key=lambda key: (advantages[key], -key[1]))

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from igrpo_sdk.faces.report import IdentityReport, PersonReport
@@ -38,7 +40,8 @@ def face_cells(
     cell: tuple[int, int],
     shape: Sequence[int],
 ) -> Tensor:
-    """Weights of faces on the latents that their inner parts lie in, float32 [T, h, w], 0 elsewhere.
+    """Weights of faces on the latents that their inner parts lie in, float32 [T, h, w], 0 elsewhere: as given
+    on average over a part, more in its middle and less at its edges.
 
     Args:
         boxes: x0, y0, x1, y1 of the face in each measured frame, pixels; None where there is none.
@@ -54,7 +57,8 @@ def face_cells(
         if box is not None:
             x0, y0, x1, y1 = box
             rows, columns = _span(y0, y1, pixels), _span(x0, x1, pixels)
-            cells[latent, rows, columns] += weight / latent_frames.count(latent)
+            part = cells[latent, rows, columns]
+            part += weight / latent_frames.count(latent) * _window(*part.shape)
     return torch.from_numpy(cells)
 
 
@@ -129,6 +133,17 @@ def _span(start: float, end: float, pixels: int) -> slice:
     if last < first:
         first = last = math.floor(middle / pixels)
     return slice(max(0, first), max(0, last + 1))
+
+
+@cache
+def _window(rows: int, columns: int) -> NDArray[np.float64]:
+    """Weights [rows, columns] of an inner part, of mean 1: the product of 1 - u^2 along both, u in [-1, 1].
+
+    Noise in the middle of tiny-vace's faces moves likeness four times as much as in the corners.
+    """
+    sides = [1 - ((np.arange(cells) + 0.5) / cells * 2 - 1) ** 2 for cells in (rows, columns)]
+    window = np.outer(*sides)
+    return window / window.sum() * window.size
 
 
 def _boxes(person: PersonReport) -> Sequence[Box | None]:

@@ -34,7 +34,7 @@ from ..rewards.composition import make_rewards
 from ..rewards.guards import PromptGuard
 from ..rewards.measuring import Measurer
 from ..rewards.scoring import Pending, Scorer
-from .advantages import group_advantages, score_table
+from .advantages import best_member, group_advantages, score_table
 from .config import PolicyRecipe, check_same_recipe, plain
 from .credit import face_credit
 from .evaluation import Evaluator
@@ -122,7 +122,7 @@ class _Run:
         self._next: list[EncodedGroups] = []
 
     def _choose_use(self) -> None:
-        """Say how the adapter is used. Raises InputError unless the sampler has a level there to train."""
+        """Say how the adapter is used. Raises InputError for what the sampler or the latents do not have."""
         preset, use = self.pipe.preset, self.recipe.lora.use
         timesteps = make_solver(preset.solver, self.settings.steps, preset.flow_shift).timesteps
         if not len(levels_within(timesteps, use)):
@@ -131,6 +131,12 @@ class _Run:
                 f"lora.noise_levels={use.noise_levels}: none of the sampler's is there ({shown})"
             )
         self.pipe.backbone.adapter_use = use
+        channels, count = (
+            self.recipe.objective.channels,
+            self.pipe.backbone.latent_shape(preset.geometry, 1)[0],
+        )
+        if channels is not None and len(channels) != count:
+            raise InputError(f"objective.channels: {len(channels)} weights for {count} latent channels")
 
     def _add_adapter(self) -> None:
         update, transformer = self.recipe.update, self.pipe.backbone.transformer
@@ -385,11 +391,6 @@ def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Proce
     if recipe.sharded:
         shard(transformer, processes)
     return parameters
-
-
-def best_member(advantages: Mapping[Video, float], group: int) -> Video:
-    """The (group, member) with the highest advantage; of equals the first."""
-    return max((key for key in advantages if key[0] == group), key=lambda key: (advantages[key], -key[1]))
 
 
 def _check_enough(distinct: int | None, groups: int) -> None:

@@ -45,7 +45,9 @@ class Objective:
 
     Not of "best_of_n", face_credit: weight of each person's own advantage, which only the latents of their
     face get (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well
-    they act as the prompt says beside their likeness of 1, which needs the reward `prompt`.
+    they act as the prompt says beside their likeness of 1, which needs the reward `prompt`; channels: what
+    each channel of those latents weighs, over the mean of all; None for all alike. The best weight is how far
+    noise in a channel moves the likeness, squared (examples/benchmarks/latent_sensitivity.py measures it).
 
     Not of "grpo", motion: weight of the squared difference between motion_gain and what the adapter adds to
     the motion of the video that each draw predicts (`loss.motion_gain`); with face_credit, of its faces.
@@ -62,6 +64,7 @@ class Objective:
     draws: int = 2
     face_credit: float = 0.0
     acting_credit: float = 0.0
+    channels: tuple[float, ...] | None = None
     first_order: bool = False
     clip: float = 1e-3
     weighted: bool = True
@@ -86,6 +89,8 @@ class Objective:
             raise InputError(
                 f"objective.acting_credit={self.acting_credit} must be at least 0, and needs face_credit"
             )
+        if self.channels is not None and not (self.face_credit and all(one > 0 for one in self.channels)):
+            raise InputError(f"objective.channels={self.channels} must be above 0, and needs face_credit")
         if self.first_order and self.method != "awm":
             raise InputError("objective.first_order=true is of method awm alone: set it to false")
         if self.motion < 0 or (self.motion and self.by_steps):
@@ -199,10 +204,8 @@ class Learner:
         x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
         channels, frames, height, width = x0.shape[1:]
         slots = trajectory.num_slots
-        scales = weights.to(device, torch.float32).view(-1, 1, 1, 1)
-        if faces is not None:
-            faces = faces.to(device)
-            scales = scales + self.objective.face_credit * faces
+        weights = weights.to(device, torch.float32)
+        faces = None if faces is None else faces.to(device)
         for draw in range(self.objective.draws):
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
@@ -214,14 +217,27 @@ class Learner:
             velocity = self._velocity(x, told, conditioning)
             error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:]
             sums.add(flow_matching=error.square().mean())
-            loss = _weighed(error.square(), scales)
+            loss = self._credited(error.square(), weights, faces)
             if self.objective.kl or self.objective.motion or self.objective.first_order:
                 change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
-                linear = _weighed(first_order_matching(error, change), scales)
-                sums.add(linear=linear.mean(), quadratic=_weighed(change.square(), scales).mean())
+                linear = self._credited(first_order_matching(error, change), weights, faces)
+                quadratic = self._credited(change.square(), weights, faces)
+                sums.add(linear=linear.mean(), quadratic=quadratic.mean())
                 loss = linear if self.objective.first_order else loss
                 loss = loss + self._held(change, sigma, x0[:, :, slots:], faces, sums)
             torch.autograd.backward(loss.sum() / count)
+
+    def _credited(self, values: Tensor, weights: Tensor, faces: Tensor | None) -> Tensor:
+        """[B]: the mean of values [B, C, T, h, w] of latents, times weights [B], and what faces add."""
+        found = weights * values.flatten(1).mean(1)
+        return found if faces is None else found + self._of_faces(values, faces)
+
+    def _of_faces(self, values: Tensor, faces: Tensor) -> Tensor:
+        """[B]: face_credit times the mean of values [B, C, T, h, w] that weigh faces [B, T, h, w]."""
+        if self.objective.channels is not None:
+            channels = values.new_tensor(self.objective.channels)
+            values = values * (channels / channels.mean()).view(1, -1, 1, 1, 1)
+        return self.objective.face_credit * (faces * values.mean(1)).flatten(1).mean(1)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
         """float64 [B]: for each seed one of the adapter's levels in the sampler, from the draw's share."""
@@ -272,7 +288,7 @@ class Learner:
         Its gradient is that of the ratios of single latents, which are 1: the policy made the step.
         """
         missed = (transition.after - mean)[:, :, -faces.shape[1] :]  # behind the reference slots
-        return self.objective.face_credit * _weighed(missed.square() / (2 * transition.gaussian.std**2), faces)
+        return self._of_faces(missed.square() / (2 * transition.gaussian.std**2), faces)
 
     def _divergence(self, chunk: Chunk, transition: Transition, velocity: Tensor) -> Tensor:
         """The divergence [B] of one step from the model without its adapter."""
@@ -288,8 +304,3 @@ def levels_within(timesteps: Tensor, use: AdapterUse) -> Tensor:
     """float64: the noise levels that a sampler tells the model, those at which an adapter is used."""
     levels = timesteps.double() / NUM_TRAIN_TIMESTEPS
     return levels[[use.at(level) for level in levels.tolist()]]
-
-
-def _weighed(values: Tensor, scales: Tensor) -> Tensor:
-    """[B]: the mean of values [B, C, T, h, w] of latents that weigh scales [B, T or 1, h or 1, w or 1]."""
-    return (scales * values.mean(1)).flatten(1).mean(1)
