@@ -67,7 +67,7 @@ def sensitivities(
         face_cells(person.owned_boxes or (), ones, report.frame_numbers, chunk.cell, latents.shape[1:])
         for person in report.people
     )
-    noise = NOISE * draw_noise([row], [tuple(latents.shape)])[0].to(latents.device)
+    noise = NOISE * draw_noise([chunk.group_seeds[row] + row], [tuple(latents.shape)])[0].to(latents.device)
     noise = noise * (torch.as_tensor(faces) > 0).to(latents.device)
     changed = [sign * noise * _only(channel, noise) for channel in range(len(noise)) for sign in (1, -1)]
     frames = backbone.decode(torch.stack([latents + change for change in changed]))
@@ -112,6 +112,8 @@ def measure(
     """
     config = read_policy_recipe(recipe, tuple(set))
     pipe = IdentityPipeline.from_pretrained(config.model, adapter="none", device=device)
+    if config.geometry is not None:
+        pipe.preset = replace(pipe.preset, geometry=config.geometry)
     measurer = Measurer.load(config.rewards.measuring)
     found = [
         person

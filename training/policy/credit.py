@@ -142,8 +142,9 @@ def _window(rows: int, columns: int) -> NDArray[np.float64]:
     Noise in the middle of tiny-vace's faces moves likeness four times as much as in the corners.
     """
     sides = [1 - ((np.arange(cells) + 0.5) / cells * 2 - 1) ** 2 for cells in (rows, columns)]
-    window = np.outer(*sides)
-    return window / window.sum() * window.size
+    product = np.outer(*sides)
+    window: NDArray[np.float64] = product / product.sum() * product.size
+    return window
 
 
 def _boxes(person: PersonReport) -> Sequence[Box | None]:
