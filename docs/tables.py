@@ -172,6 +172,10 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
         ),
         digits=3,
     ),
+    "latent_sensitivity": Grid(
+        rows=tuple((f"channel {channel}", f"channel_{channel}") for channel in range(12)),
+        columns=(("weight", ""),),
+    ),
     "alignment_ablations": Grid(
         rows=(
             ("the recipe, 16 groups a step", "recipe_"),
