@@ -183,6 +183,7 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
             ("the same, refined prompts", "refined_"),
             ("the same, adapter in both passes of guidance", "both_passes_"),
             ("the same, motion not held", "not_held_"),
+            ("the same, channels of faces alike", "channels_alike_"),
             ("the same, no guards, no divergence either", "no_guards_"),
             ("credit by whole video: mean and worst person", "whole_video_"),
             ("the same, mean only", "whole_video_mean_"),

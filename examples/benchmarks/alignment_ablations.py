@@ -40,6 +40,7 @@ FEW = "evaluation.count=64"
 _WHOLE = (
     "objective.face_credit=0",
     "objective.acting_credit=0",
+    "objective.channels=null",
     "rewards.faces.weight=1",
     # A third, as faces are a tenth of the latents and weigh 32: as much beside what is to be learned.
     "objective.kl=0.03",
@@ -74,6 +75,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "whole_video_mean": (*_WHOLE, "rewards.faces.options={mean: 1, worst: 0}"),
     "whole_video_worst": (*_WHOLE, "rewards.faces.options={mean: 0, worst: 1}"),
     "not_held": _NOT_HELD,
+    "channels_alike": ("objective.channels=null",),
     "no_guards": (
         *_NOT_HELD,
         "objective.acting_credit=0",

@@ -16,7 +16,11 @@ from torch import Tensor
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from igrpo_sdk.references import Reference
+from igrpo_sdk.training.evaluation.results import read_json
+from igrpo_sdk.training.policy.config import read_policy_recipe
 from igrpo_sdk.training.rewards.base import Rollout
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SLOPES = (1.0, 0.0, -3.0)
 """How far likeness moves with each channel."""
@@ -60,6 +64,13 @@ def test_channels_are_told_apart(example: ModuleType) -> None:
     first, second, third = np.mean(found, axis=0)
     assert len(found) == 200 and second == 0
     assert third / first == pytest.approx(9, rel=0.25)
+
+
+def test_the_recipe_has_what_was_measured() -> None:
+    metrics = read_json(ROOT / "docs/results/latent_sensitivity.json")["metrics"]
+    channels = read_policy_recipe("tiny_vace").objective.channels
+    assert channels is not None
+    assert list(channels) == [round(metrics[f"channel_{number}"], 2) for number in range(len(channels))]
 
 
 def test_nobody_at_a_place_is_an_error(example: ModuleType, tmp_path: Path) -> None:
