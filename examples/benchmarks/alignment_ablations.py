@@ -54,7 +54,7 @@ _BY_STEPS = (
     "rewards.prompt.weight=0",
 )
 _WINDOW = ("rollout.noise=cps", "window={schedule: random, size: 2, first: 1, last: 3}")
-_FAST = (*_BY_STEPS, *_WINDOW, "lora.guidance=4", "objective.kl=0.005")
+_FAST = (*_BY_STEPS, *_WINDOW, "lora.guidance=4", "objective.kl=0.0025")
 _WHOLE_BY_STEPS = (*_WHOLE, *_BY_STEPS, "objective.kl=0", "lora.guidance=null")
 _PAPER = (
     *_WHOLE_BY_STEPS,
