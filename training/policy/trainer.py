@@ -131,10 +131,8 @@ class _Run:
                 f"lora.noise_levels={use.noise_levels}: none of the sampler's is there ({shown})"
             )
         self.pipe.backbone.adapter_use = use
-        channels, count = (
-            self.recipe.objective.channels,
-            self.pipe.backbone.latent_shape(preset.geometry, 1)[0],
-        )
+        channels = self.recipe.objective.channels
+        count = self.pipe.backbone.latent_shape(preset.geometry, 1)[0]
         if channels is not None and len(channels) != count:
             raise InputError(f"objective.channels: {len(channels)} weights for {count} latent channels")
 
