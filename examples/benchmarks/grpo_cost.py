@@ -126,6 +126,7 @@ class Bench:
         size = TOY if toy else FULL_14B if "14b" in recipe.model else FULL
         device, dtype = str(processes.device), getattr(torch, recipe.dtype)
         pipe = random_pipeline(size, TOY_VAE if toy else {}, preset, device, dtype)
+        pipe.backbone.adapter_use = recipe.lora.use
         parameters = prepare_transformer(pipe.backbone.transformer, recipe, processes)
         rollout = recipe.rollout
         settings = preset.generation(steps=rollout.steps, guidance_scale=rollout.guidance_scale)

@@ -35,6 +35,13 @@ def test_every_method_is_measured_and_numbers_are_added(example: ModuleType, tmp
     assert "toy" in content["notes"][0]
 
 
+@pytest.mark.parametrize("recipe", ["vace_1_3b_paper", "vace_1_3b_fast", "vace_1_3b_awm"])
+def test_the_adapter_is_used_as_the_recipe_says(example: ModuleType, recipe: str) -> None:
+    """At its noise levels and with its guidance, which say how many passes a step takes."""
+    bench = example.Bench.make(recipe, example._processes("cpu"), toy=True)
+    assert bench.pipe.backbone.adapter_use == bench.recipe.lora.use
+
+
 def test_two_processes_over_one(example: ModuleType, tmp_path: Path) -> None:
     results = tmp_path / "cost.json"
     for count, rate in ((1, 0.5), (2, 0.9), (2, 0.95)):

@@ -22,7 +22,7 @@ from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from .advantages import normalise
 from .rollout import Video
 
-__all__ = ["face_cells", "face_credit"]
+__all__ = ["compared", "compared_boxes", "face_cells", "face_credit"]
 
 Box = tuple[float, float, float, float]
 # Of `acting`, in [0, 1]: where all members do as they should, their standard deviation is 0.0003 to 0.02 on
@@ -97,7 +97,7 @@ def face_credit(
         known = [(video, report) for video in videos if (report := reports[video]) is not None]
         if not known:
             continue
-        scores = [[_compared(person) for person in report.people] for _, report in known]
+        scores = [[compared(person) for person in report.people] for _, report in known]
         advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
         unknown = [math.nan] * len(scores[0])
         acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
@@ -105,14 +105,16 @@ def face_credit(
         advantages = advantages + acting_weight * acts_advantages
         for (video, report), of_people in zip(known, advantages.tolist(), strict=True):
             for person, of_frames in zip(report.people, of_people, strict=True):
-                credit[video] += face_cells(_boxes(person), of_frames, report.frame_numbers, cell, shape)
+                credit[video] += face_cells(
+                    compared_boxes(person), of_frames, report.frame_numbers, cell, shape
+                )
         mean = torch.stack([credit[video] for video, _ in known]).mean(0)
         for video, _ in known:
             credit[video] -= mean
     return credit
 
 
-def _compared(person: PersonReport) -> Sequence[float]:
+def compared(person: PersonReport) -> Sequence[float]:
     """How much more like themselves than like others a person is in each frame; NaN where not compared."""
     if person.owned is not None:
         return person.owned if person.owned_margin is None else person.owned_margin
@@ -147,5 +149,6 @@ def _window(rows: int, columns: int) -> NDArray[np.float64]:
     return window
 
 
-def _boxes(person: PersonReport) -> Sequence[Box | None]:
+def compared_boxes(person: PersonReport) -> Sequence[Box | None]:
+    """The box of the face that `compared` is about, in each frame."""
     return person.boxes if person.owned_boxes is None else person.owned_boxes

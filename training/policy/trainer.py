@@ -95,6 +95,7 @@ class _Run:
         )
         if recipe.objective.by_steps:
             recipe.window.check(self.settings.steps)
+        recipe.objective.check(self.pipe.backbone.latent_shape(self.pipe.preset.geometry, 1)[0])
         self._choose_use()
         check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
         self.prompts = DrawnAhead(recipe.prompts, recipe.seed, "train", check)
@@ -122,7 +123,7 @@ class _Run:
         self._next: list[EncodedGroups] = []
 
     def _choose_use(self) -> None:
-        """Say how the adapter is used. Raises InputError for what the sampler or the latents do not have."""
+        """Say how the adapter is used. Raises InputError unless the sampler has a level there to train."""
         preset, use = self.pipe.preset, self.recipe.lora.use
         timesteps = make_solver(preset.solver, self.settings.steps, preset.flow_shift).timesteps
         if not len(levels_within(timesteps, use)):
@@ -131,10 +132,6 @@ class _Run:
                 f"lora.noise_levels={use.noise_levels}: none of the sampler's is there ({shown})"
             )
         self.pipe.backbone.adapter_use = use
-        channels = self.recipe.objective.channels
-        count = self.pipe.backbone.latent_shape(preset.geometry, 1)[0]
-        if channels is not None and len(channels) != count:
-            raise InputError(f"objective.channels: {len(channels)} weights for {count} latent channels")
 
     def _add_adapter(self) -> None:
         update, transformer = self.recipe.update, self.pipe.backbone.transformer
@@ -301,7 +298,7 @@ class _Run:
         objective, videos = self.recipe.objective, groups * self.recipe.rollout.members
         keys = chunk.videos
         values = torch.tensor([advantages[key] for key in keys], dtype=torch.float64)
-        faces = torch.stack([credit[key] for key in keys]) if credit else None
+        faces = torch.stack([credit[key] for key in keys]).to(self.processes.device) if credit else None
         if objective.method == "grpo":
             self.learner.grpo(chunk, values, videos * len(chunk.trajectory.transitions), self.sums, faces)
         elif objective.method == "awm":

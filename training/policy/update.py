@@ -102,6 +102,12 @@ class Objective:
         if self.kl and self.kl_of == "mean" and not self.by_steps:
             raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
 
+    def check(self, latent_channels: int) -> None:
+        """Raise InputError for weights of other latent channels than the model's."""
+        if self.channels is not None and len(self.channels) != latent_channels:
+            given = len(self.channels)
+            raise InputError(f"objective.channels: {given} weights for {latent_channels} latent channels")
+
     @property
     def by_steps(self) -> bool:
         """Whether it learns from steps with noise, rather than from final latents."""
@@ -151,7 +157,8 @@ class Learner:
             advantages: float64 [B].
             count: of (video, step) in the update, over all chunks and processes; the loss is the mean.
             sums: gets numbers for the log.
-            faces: float32 [B, T, h, w], what latents of faces weigh beside that, 0 elsewhere; needs `exact`.
+            faces: float32 [B, T, h, w] on the model's device, what latents of faces weigh beside that, 0
+                elsewhere; needs `exact`.
         """
         assert faces is None or self.exact
         transitions = chunk.trajectory.transitions
@@ -164,7 +171,7 @@ class Learner:
             mean = transition.gaussian.mean(transition.before, velocity)
             loss = self._surrogate(transition, mean, advantages, sums)
             if faces is not None:
-                loss = loss + self._face_surrogate(transition, mean, faces.to(mean.device))
+                loss = loss + self._face_surrogate(transition, mean, faces)
             loss = weight * loss
             if self.objective.kl:
                 divergence = self._divergence(chunk, transition, velocity)
@@ -196,7 +203,8 @@ class Learner:
                 constant (arXiv 2509.25050, section 4).
             count: of (video, draw) in the update, over all chunks and processes; the loss is the mean.
             sums: gets numbers for the log.
-            faces: float32 [B, T, h, w], what latents of faces weigh beside that, 0 elsewhere.
+            faces: float32 [B, T, h, w] on the model's device, what latents of faces weigh beside that, 0
+                elsewhere.
         """
         if not rows:
             return
@@ -205,7 +213,6 @@ class Learner:
         channels, frames, height, width = x0.shape[1:]
         slots = trajectory.num_slots
         weights = weights.to(device, torch.float32)
-        faces = None if faces is None else faces.to(device)
         for draw in range(self.objective.draws):
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
