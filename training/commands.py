@@ -59,8 +59,8 @@ def train_policy(
     On several GPUs: accelerate launch -m igrpo_sdk.training policy --recipe RECIPE
 
     Args:
-        recipe: name of a recipe (tiny_vace, vace_1_3b_fast, vace_1_3b_paper, vace_1_3b_awm,
-            vace_14b_fsdp, smoke) or path of a YAML file.
+        recipe: name of a recipe (tiny_vace, vace_1_3b_fast, vace_1_3b_paper, vace_14b_fsdp,
+            smoke) or path of a YAML file.
         set: changes to the recipe, such as update.learning_rate=1e-4.
         resume: "auto" to go on from the newest sound checkpoint in the output folder, or the path of one.
         output: folder for the adapter, checkpoints, numbers and TensorBoard's files.

@@ -40,24 +40,23 @@ FEW = "evaluation.count=64"
 _WHOLE = (
     "objective.face_credit=0",
     "objective.acting_credit=0",
-    "objective.channels=null",
     "rewards.faces.weight=1",
     # A third, as faces are a tenth of the latents and weigh 32: as much beside what is to be learned.
     "objective.kl=0.03",
 )
 _NOT_HELD = ("objective.motion=0", "objective.motion_gain=0")
+_FULL_SIZE = ("rollout.members=8", "rewards.prompt.weight=0")
 _BY_STEPS = (
+    *_WHOLE,
     *_NOT_HELD,
+    *_FULL_SIZE,
     "objective.method=grpo",
+    "objective.kl=0",
     "lora.noise_levels=[0, 1]",
-    "rollout.members=8",
-    "rewards.prompt.weight=0",
+    "lora.guidance=null",
 )
-_WINDOW = ("rollout.noise=cps", "window={schedule: random, size: 2, first: 1, last: 3}")
-_FAST = (*_BY_STEPS, *_WINDOW, "lora.guidance=4", "objective.kl=0.0025")
-_WHOLE_BY_STEPS = (*_WHOLE, *_BY_STEPS, "objective.kl=0", "lora.guidance=null")
 _PAPER = (
-    *_WHOLE_BY_STEPS,
+    *_BY_STEPS,
     "rollout.noise=linear",
     "window={schedule: fixed, size: 7, first: 0, last: 6, noise_everywhere: true}",
     "advantage={combination: sum, std_floor: 1.0e-4, clip: 5.0}",
@@ -75,7 +74,6 @@ ARMS: dict[str, tuple[str, ...]] = {
     "whole_video_mean": (*_WHOLE, "rewards.faces.options={mean: 1, worst: 0}"),
     "whole_video_worst": (*_WHOLE, "rewards.faces.options={mean: 0, worst: 1}"),
     "not_held": _NOT_HELD,
-    "channels_alike": ("objective.channels=null",),
     "no_guards": (
         *_NOT_HELD,
         "objective.acting_credit=0",
@@ -86,9 +84,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     ),
     "best_of_n": (*_WHOLE, "objective.method=best_of_n", "objective.kl=0"),
     "refined": ("prompts.refined=true", "evaluation.prompts.refined=true"),
-    "fast": _FAST,
-    "fast_same_noise": (*_FAST, "rollout.same_noise=true"),
-    "fast_whole_video": (*_WHOLE_BY_STEPS, *_WINDOW),
+    "fast": (*_FULL_SIZE, "lora.guidance=4"),
+    "window": (*_BY_STEPS, "rollout.noise=cps", "window={schedule: random, size: 2, first: 1, last: 3}"),
     "paper": _PAPER,
     "paper_same_noise": (*_PAPER, "rollout.same_noise=true"),
     "paper_four_groups": (*_PAPER, "update.groups=4"),

@@ -151,7 +151,8 @@ class Bench:
         if objective.by_steps:
             self.learner.grpo(chunk, advantages, videos * len(chunk.trajectory.transitions), Sums())
         else:
-            self.learner.matching(chunk, range(videos), advantages, videos * objective.draws, Sums())
+            faces = torch.ones(chunk.trajectory.video_latents[:, 0].shape) if objective.face_credit else None
+            self.learner.matching(chunk, range(videos), advantages, videos * objective.draws, Sums(), faces)
 
     def cost(self, videos: int) -> Cost:
         """The cost of a video, over `videos` of them, after one chunk that is not counted."""
@@ -189,7 +190,7 @@ def _wait() -> None:
 
 def measure(
     results: str = "docs/results/grpo_cost.json",
-    recipes: Sequence[str] = ("vace_1_3b_paper", "vace_1_3b_fast", "vace_1_3b_awm"),
+    recipes: Sequence[str] = ("vace_1_3b_paper", "vace_1_3b_fast"),
     videos: int = 8,
     device: str = "cuda",
     toy: bool = False,
@@ -268,7 +269,7 @@ def _processes(device: str) -> Processes:
 
 
 def _short(recipe: str) -> str:
-    """What a recipe is called among the numbers: paper, fast, awm, fsdp_14b."""
+    """What a recipe is called among the numbers: paper, fast, fsdp_14b."""
     return "fsdp_14b" if recipe == "vace_14b_fsdp" else recipe.rsplit("_", 1)[-1]
 
 

@@ -20,7 +20,6 @@ from igrpo_sdk.config import GenerationConfig, Geometry, Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.policy.advantages import group_advantages, score_table
-from igrpo_sdk.training.policy.loss import step_weights
 from igrpo_sdk.training.policy.prompts import Prompt
 from igrpo_sdk.training.policy.rollout import (
     Chunk,
@@ -356,70 +355,6 @@ def test_latents_of_faces_weigh_apart() -> None:
     torch.testing.assert_close(matched(toy, chunk, torch.zeros(2), first, face_credit=3.0), 3 * one_half)
 
 
-def test_channels_weigh_in_faces_alone() -> None:
-    """The offset of a channel is its own number, whose gradient is as many times as large; the mean is 1."""
-    toy = Toy()
-    [chunk] = roll(toy, RolloutConfig(members=2, batch=2), groups(1))
-    weights, faces = torch.tensor([1.0, -0.5]), torch.rand(2, *SHAPE[1:])
-    whole = matched(toy, chunk, weights)
-    alike = matched(toy, chunk, weights, faces, face_credit=1.0) - whole
-    uneven = matched(toy, chunk, weights, faces, face_credit=1.0, channels=(9.0, 3.0)) - whole
-    torch.testing.assert_close(uneven, alike * torch.tensor([1.5, 0.5]))
-    by_steps = credited(toy, chunk, faces, channels=(9.0, 3.0))
-    torch.testing.assert_close(by_steps, credited(toy, chunk, faces) * torch.tensor([1.5, 0.5]))
-
-
-def credited(toy: Toy, chunk: Chunk, faces: Tensor, **objective: object) -> Tensor:
-    """The offset's gradient of steps with noise, credited by face alone."""
-    toy.transformer.zero_grad()
-    teacher = learner(toy, exact=True, **{"face_credit": 1.0, **objective})
-    teacher.grpo(chunk, torch.zeros(len(faces)), 4, Sums(), faces)
-    assert toy.transformer.offset.grad is not None
-    return toy.transformer.offset.grad.clone()
-
-
-def test_steps_with_noise_are_credited_by_face() -> None:
-    """The gradient is that of the log-probability of the latents that weigh, and of no others."""
-    toy = Toy()
-    [chunk] = roll(toy, RolloutConfig(members=2, batch=2), groups(1))
-    first = torch.zeros(2, *SHAPE[1:])
-    first[:, 0] = torch.tensor([1.0, -0.5]).view(2, 1, 1)
-    found = credited(toy, chunk, first)
-    torch.testing.assert_close(credited(toy, chunk, first, face_credit=3.0), 3 * found)
-    other = first.flip(1)
-    assert not torch.allclose(credited(toy, chunk, other), found, atol=1e-4)
-    torch.testing.assert_close(credited(toy, chunk, first + other), found + credited(toy, chunk, other))
-
-    toy.transformer.zero_grad()
-    steps = chunk.trajectory.transitions
-    weights = step_weights([step.gaussian.sensitivity for step in steps])
-    for step, weight in zip(steps, weights, strict=True):
-        mean = step.gaussian.mean(step.before, toy.velocity(step.before, step.sigma, chunk.conditioning, 1.0))
-        latents = [(step.after[k, :, 1], mean[k, :, 1]) for k in range(2)]  # behind the reference
-        good, bad = (torch.distributions.Normal(m, step.gaussian.std).log_prob(x).mean() for x, m in latents)
-        (-weight * (good - 0.5 * bad) / SHAPE[1] / 4).backward()  # type: ignore[no-untyped-call]
-    assert toy.transformer.offset.grad is not None
-    torch.testing.assert_close(found, toy.transformer.offset.grad)
-
-
-def test_credit_by_face_teaches_what_a_face_is_rewarded_for() -> None:
-    """Reward: how near a channel's mean is to (1, -1) in the first latent frame, where alone it counts."""
-    toy, wanted = Toy(), torch.tensor([1.0, -1.0])
-    optimizer = torch.optim.Adam(toy.transformer.parameters(), lr=0.05)
-    config = RolloutConfig(members=8, batch=8, level=0.9)
-    for step in range(60):
-        [chunk] = roll(toy, config, [replace(groups(1)[0], number=step)])
-        found = chunk.trajectory.video_latents[:, :, 0].mean((2, 3))
-        scores = [-float(miss) for miss in (found - wanted).square().sum(1)]
-        values = group_advantages({"near": score_table(scores, 8)}, {"near": 1.0}, "sum", 1e-3, 5.0)
-        faces = torch.zeros(8, *SHAPE[1:])
-        faces[:, 0] = values.float().view(8, 1, 1)
-        optimizer.zero_grad()
-        learner(toy, exact=True, face_credit=1.0).grpo(chunk, torch.zeros(8), 16, Sums(), faces)
-        optimizer.step()
-    assert torch.allclose(toy.transformer.offset.detach(), wanted, atol=0.35)
-
-
 def test_matching_is_held_to_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
     """The divergence of all latents, faces or not, has a gradient of its own, as large as its weight."""
     toy = Toy()
@@ -490,10 +425,7 @@ def test_what_does_not_depend_on_the_video_cancels() -> None:
         {"kl": -1.0},
         {"method": "awm", "kl": 0.1, "kl_of": "mean"},
         {"method": "awm", "acting_credit": 0.1},
-        {"face_credit": -1.0},
-        {"channels": (1.0, 2.0)},
-        {"face_credit": 1.0, "channels": (1.0, 0.0)},
-        {"method": "best_of_n", "face_credit": 1.0},
+        {"face_credit": 1.0},
         {"first_order": True},
         {"motion": 1.0},
         {"method": "awm", "motion": -1.0},

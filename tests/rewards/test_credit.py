@@ -46,15 +46,6 @@ def test_latents_of_a_box() -> None:
     assert not face_cells([(-90.0, -90.0, -60.0, -60.0)], [1.0], (0,), CELL, SHAPE).any()
 
 
-def test_the_middle_of_a_face_weighs_more_than_its_edges() -> None:
-    """On average what is given; symmetric."""
-    [cells] = face_cells([(0.0, 0.0, 50.0, 40.0)], [2.0], (0,), (1, 10), (1, 4, 6))
-    part = cells[:4, :5]
-    assert not cells[:, 5:].any() and (part > 0).all() and float(part.mean()) == pytest.approx(2.0)
-    torch.testing.assert_close(part, part.flip(0, 1))
-    assert part[1, 2] > part[1, 1] > part[1, 0] > part[0, 0] > 0
-
-
 def test_each_face_gets_its_own_advantage() -> None:
     """The first video is better in person 1 and worse in person 2; the third member was not measured."""
     a, b, none = credit(report(person(0.9, 0), person(0.2, 3)), report(person(0.5, 0), person(0.3, 3)), None)
@@ -142,6 +133,5 @@ def test_rendered_people(measurer: Measurer, right: Rollout, strangers: Rollout)
     shape = (2, right.frames.shape[1] // 4, right.frames.shape[2] // 4)
     videos = {(0, member): one for member, one in enumerate(measurer.known(rollouts))}
     good, bad = face_credit(videos, {}, 1.0, (4, 4), shape, 0.01, 5.0).values()
-    torch.testing.assert_close(good, -bad)
-    assert float(good.min()) == 0
+    assert torch.equal(good, -bad) and float(good.min()) == 0
     assert 0.02 < float((good > 0).float().mean()) < 0.8

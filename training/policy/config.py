@@ -123,10 +123,10 @@ class PolicyRecipe:
             raise InputError("objective.face_credit needs rewards.faces, if only with weight 0")
         if self.objective.acting_credit and self.rewards.prompt is None:
             raise InputError("objective.acting_credit needs rewards.prompt, if only with weight 0")
-        if self.update.updates > 1 and (self.objective.method == "awm" or self.objective.face_credit):
+        if self.objective.method == "awm" and self.update.updates > 1:
             raise InputError(
-                f"update.updates={self.update.updates}: with objective.method={self.objective.method} and "
-                f"face_credit={self.objective.face_credit} it learns from a rollout once; set it to 1"
+                f"update.updates={self.update.updates}: objective.method=awm learns from a rollout once; "
+                "set it to 1"
             )
 
     def window_of(self, step: int, solver_steps: int) -> tuple[frozenset[int], frozenset[int]]:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from igrpo_sdk.faces.report import IdentityReport, PersonReport
@@ -22,7 +20,7 @@ from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from .advantages import normalise
 from .rollout import Video
 
-__all__ = ["compared", "compared_boxes", "face_cells", "face_credit"]
+__all__ = ["face_cells", "face_credit"]
 
 Box = tuple[float, float, float, float]
 # Of `acting`, in [0, 1]: where all members do as they should, their standard deviation is 0.0003 to 0.02 on
@@ -40,8 +38,7 @@ def face_cells(
     cell: tuple[int, int],
     shape: Sequence[int],
 ) -> Tensor:
-    """Weights of faces on the latents that their inner parts lie in, float32 [T, h, w], 0 elsewhere: as given
-    on average over a part, more in its middle and less at its edges.
+    """Weights of faces on the latents that their inner parts lie in, float32 [T, h, w], 0 elsewhere.
 
     Args:
         boxes: x0, y0, x1, y1 of the face in each measured frame, pixels; None where there is none.
@@ -57,8 +54,7 @@ def face_cells(
         if box is not None:
             x0, y0, x1, y1 = box
             rows, columns = _span(y0, y1, pixels), _span(x0, x1, pixels)
-            part = cells[latent, rows, columns]
-            part += weight / latent_frames.count(latent) * _window(*part.shape)
+            cells[latent, rows, columns] += weight / latent_frames.count(latent)
     return torch.from_numpy(cells)
 
 
@@ -97,7 +93,7 @@ def face_credit(
         known = [(video, report) for video in videos if (report := reports[video]) is not None]
         if not known:
             continue
-        scores = [[compared(person) for person in report.people] for _, report in known]
+        scores = [[_compared(person) for person in report.people] for _, report in known]
         advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
         unknown = [math.nan] * len(scores[0])
         acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
@@ -105,16 +101,14 @@ def face_credit(
         advantages = advantages + acting_weight * acts_advantages
         for (video, report), of_people in zip(known, advantages.tolist(), strict=True):
             for person, of_frames in zip(report.people, of_people, strict=True):
-                credit[video] += face_cells(
-                    compared_boxes(person), of_frames, report.frame_numbers, cell, shape
-                )
+                credit[video] += face_cells(_boxes(person), of_frames, report.frame_numbers, cell, shape)
         mean = torch.stack([credit[video] for video, _ in known]).mean(0)
         for video, _ in known:
             credit[video] -= mean
     return credit
 
 
-def compared(person: PersonReport) -> Sequence[float]:
+def _compared(person: PersonReport) -> Sequence[float]:
     """How much more like themselves than like others a person is in each frame; NaN where not compared."""
     if person.owned is not None:
         return person.owned if person.owned_margin is None else person.owned_margin
@@ -137,18 +131,5 @@ def _span(start: float, end: float, pixels: int) -> slice:
     return slice(max(0, first), max(0, last + 1))
 
 
-@cache
-def _window(rows: int, columns: int) -> NDArray[np.float64]:
-    """Weights [rows, columns] of an inner part, of mean 1: the product of 1 - u^2 along both, u in [-1, 1].
-
-    Noise in the middle of tiny-vace's faces moves likeness four times as much as in the corners.
-    """
-    sides = [1 - ((np.arange(cells) + 0.5) / cells * 2 - 1) ** 2 for cells in (rows, columns)]
-    product = np.outer(*sides)
-    window: NDArray[np.float64] = product / product.sum() * product.size
-    return window
-
-
-def compared_boxes(person: PersonReport) -> Sequence[Box | None]:
-    """The box of the face that `compared` is about, in each frame."""
+def _boxes(person: PersonReport) -> Sequence[Box | None]:
     return person.boxes if person.owned_boxes is None else person.owned_boxes

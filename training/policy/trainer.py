@@ -95,7 +95,6 @@ class _Run:
         )
         if recipe.objective.by_steps:
             recipe.window.check(self.settings.steps)
-        recipe.objective.check(self.pipe.backbone.latent_shape(self.pipe.preset.geometry, 1)[0])
         self._choose_use()
         check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
         self.prompts = DrawnAhead(recipe.prompts, recipe.seed, "train", check)
@@ -298,10 +297,10 @@ class _Run:
         objective, videos = self.recipe.objective, groups * self.recipe.rollout.members
         keys = chunk.videos
         values = torch.tensor([advantages[key] for key in keys], dtype=torch.float64)
-        faces = torch.stack([credit[key] for key in keys]).to(self.processes.device) if credit else None
         if objective.method == "grpo":
-            self.learner.grpo(chunk, values, videos * len(chunk.trajectory.transitions), self.sums, faces)
+            self.learner.grpo(chunk, values, videos * len(chunk.trajectory.transitions), self.sums)
         elif objective.method == "awm":
+            faces = torch.stack([credit[key] for key in keys]) if credit else None
             count = videos * objective.draws
             self.learner.matching(chunk, range(len(keys)), values, count, self.sums, faces)
         else:

@@ -40,14 +40,10 @@ class Objective:
     final latents, weighted by the advantage; rollouts then need no noise in their steps. "best_of_n": that
     loss of the best video of each group alone. For the latter two, draws: of a noise level and noise for each
     video; the levels are those of the sampler's at which the adapter is used (`lora.noise_levels`). Of "awm"
-    alone, first_order: of the loss only what is linear in the adapter's change of the velocity
-    (`loss.first_order_matching`).
-
-    Not of "best_of_n", face_credit: weight of each person's own advantage, which only the latents of their
-    face get (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well
-    they act as the prompt says beside their likeness of 1, which needs the reward `prompt`; channels: what
-    each channel of those latents weighs, over the mean of all; None for all alike. The best weight is how far
-    noise in a channel moves the likeness, squared (examples/benchmarks/latent_sensitivity.py measures it).
+    alone, face_credit: weight of each person's own advantage, which only the latents of their face get
+    (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they act
+    as the prompt says beside their likeness of 1, which needs the reward `prompt`. first_order: of the
+    loss only what is linear in the adapter's change of the velocity (`loss.first_order_matching`).
 
     Not of "grpo", motion: weight of the squared difference between motion_gain and what the adapter adds to
     the motion of the video that each draw predicts (`loss.motion_gain`); with face_credit, of its faces.
@@ -64,7 +60,6 @@ class Objective:
     draws: int = 2
     face_credit: float = 0.0
     acting_credit: float = 0.0
-    channels: tuple[float, ...] | None = None
     first_order: bool = False
     clip: float = 1e-3
     weighted: bool = True
@@ -81,16 +76,14 @@ class Objective:
             raise InputError(f"objective.clip={self.clip} must be in (0, 1), kl={self.kl} at least 0")
         if self.draws < 1:
             raise InputError(f"objective.draws={self.draws} must be at least 1")
-        if self.face_credit < 0 or (self.face_credit and self.method == "best_of_n"):
+        if self.face_credit < 0 or (self.face_credit and self.method != "awm"):
             raise InputError(
-                f"objective.face_credit={self.face_credit} must be at least 0, and is not of method best_of_n"
+                f"objective.face_credit={self.face_credit} must be at least 0, and is of method awm alone"
             )
         if self.acting_credit < 0 or (self.acting_credit and not self.face_credit):
             raise InputError(
                 f"objective.acting_credit={self.acting_credit} must be at least 0, and needs face_credit"
             )
-        if self.channels is not None and not (self.face_credit and all(one > 0 for one in self.channels)):
-            raise InputError(f"objective.channels={self.channels} must be above 0, and needs face_credit")
         if self.first_order and self.method != "awm":
             raise InputError("objective.first_order=true is of method awm alone: set it to false")
         if self.motion < 0 or (self.motion and self.by_steps):
@@ -101,12 +94,6 @@ class Objective:
             raise InputError(f"objective.motion_gain={self.motion_gain} needs objective.motion, its weight")
         if self.kl and self.kl_of == "mean" and not self.by_steps:
             raise InputError(f"objective.kl_of=mean needs steps with noise; method {self.method} has none")
-
-    def check(self, latent_channels: int) -> None:
-        """Raise InputError for weights of other latent channels than the model's."""
-        if self.channels is not None and len(self.channels) != latent_channels:
-            given = len(self.channels)
-            raise InputError(f"objective.channels: {given} weights for {latent_channels} latent channels")
 
     @property
     def by_steps(self) -> bool:
@@ -147,9 +134,7 @@ class Learner:
     guidance_scale: float
     exact: bool
 
-    def grpo(
-        self, chunk: Chunk, advantages: Tensor, count: int, sums: Sums, faces: Tensor | None = None
-    ) -> None:
+    def grpo(self, chunk: Chunk, advantages: Tensor, count: int, sums: Sums) -> None:
         """Add the gradient of a chunk, one forward and backward pass for each kept step.
 
         Args:
@@ -157,10 +142,7 @@ class Learner:
             advantages: float64 [B].
             count: of (video, step) in the update, over all chunks and processes; the loss is the mean.
             sums: gets numbers for the log.
-            faces: float32 [B, T, h, w] on the model's device, what latents of faces weigh beside that, 0
-                elsewhere; needs `exact`.
         """
-        assert faces is None or self.exact
         transitions = chunk.trajectory.transitions
         weights = [1.0] * len(transitions)
         if self.objective.weighted:
@@ -168,11 +150,7 @@ class Learner:
         advantages = advantages.to(self.backbone.device, torch.float32)
         for transition, weight in zip(transitions, weights, strict=True):
             velocity = self._velocity(transition.before, transition.sigma, chunk.conditioning)
-            mean = transition.gaussian.mean(transition.before, velocity)
-            loss = self._surrogate(transition, mean, advantages, sums)
-            if faces is not None:
-                loss = loss + self._face_surrogate(transition, mean, faces)
-            loss = weight * loss
+            loss = weight * self._surrogate(transition, velocity, advantages, sums)
             if self.objective.kl:
                 divergence = self._divergence(chunk, transition, velocity)
                 sums.add(kl=divergence.mean())
@@ -203,8 +181,7 @@ class Learner:
                 constant (arXiv 2509.25050, section 4).
             count: of (video, draw) in the update, over all chunks and processes; the loss is the mean.
             sums: gets numbers for the log.
-            faces: float32 [B, T, h, w] on the model's device, what latents of faces weigh beside that, 0
-                elsewhere.
+            faces: float32 [B, T, h, w], what latents of faces weigh beside that, 0 elsewhere.
         """
         if not rows:
             return
@@ -212,7 +189,10 @@ class Learner:
         x0, conditioning = trajectory.latents[list(rows)], chunk.conditioning.select(rows)
         channels, frames, height, width = x0.shape[1:]
         slots = trajectory.num_slots
-        weights = weights.to(device, torch.float32)
+        scales = weights.to(device, torch.float32).view(-1, 1, 1, 1)
+        if faces is not None:
+            faces = faces.to(device)
+            scales = scales + self.objective.face_credit * faces
         for draw in range(self.objective.draws):
             seeds = [step_seed(chunk.group_seeds[row], len(trajectory.timesteps) + draw) for row in rows]
             told = self._noise_levels(trajectory.timesteps, draw, seeds)
@@ -224,27 +204,14 @@ class Learner:
             velocity = self._velocity(x, told, conditioning)
             error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:]
             sums.add(flow_matching=error.square().mean())
-            loss = self._credited(error.square(), weights, faces)
+            loss = _weighed(error.square(), scales)
             if self.objective.kl or self.objective.motion or self.objective.first_order:
                 change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
-                linear = self._credited(first_order_matching(error, change), weights, faces)
-                quadratic = self._credited(change.square(), weights, faces)
-                sums.add(linear=linear.mean(), quadratic=quadratic.mean())
+                linear = _weighed(first_order_matching(error, change), scales)
+                sums.add(linear=linear.mean(), quadratic=_weighed(change.square(), scales).mean())
                 loss = linear if self.objective.first_order else loss
                 loss = loss + self._held(change, sigma, x0[:, :, slots:], faces, sums)
             torch.autograd.backward(loss.sum() / count)
-
-    def _credited(self, values: Tensor, weights: Tensor, faces: Tensor | None) -> Tensor:
-        """[B]: the mean of values [B, C, T, h, w] of latents, times weights [B], and what faces add."""
-        found = weights * values.flatten(1).mean(1)
-        return found if faces is None else found + self._of_faces(values, faces)
-
-    def _of_faces(self, values: Tensor, faces: Tensor) -> Tensor:
-        """[B]: face_credit times the mean of values [B, C, T, h, w] that weigh faces [B, T, h, w]."""
-        if self.objective.channels is not None:
-            channels = values.new_tensor(self.objective.channels)
-            values = values * (channels / channels.mean()).view(1, -1, 1, 1, 1)
-        return self.objective.face_credit * (faces * values.mean(1)).flatten(1).mean(1)
 
     def _noise_levels(self, timesteps: Tensor, draw: int, seeds: Sequence[int]) -> Tensor:
         """float64 [B]: for each seed one of the adapter's levels in the sampler, from the draw's share."""
@@ -273,9 +240,10 @@ class Learner:
         with adapter_disabled(self.backbone.transformer):
             return self._velocity(x, sigma, conditioning)
 
-    def _surrogate(self, transition: Transition, mean: Tensor, advantages: Tensor, sums: Sums) -> Tensor:
-        """The clipped surrogate [B] of one step, of which the policy gives the mean."""
+    def _surrogate(self, transition: Transition, velocity: Tensor, advantages: Tensor, sums: Sums) -> Tensor:
+        """The clipped surrogate [B] of one step."""
         gaussian, objective = transition.gaussian, self.objective
+        mean = gaussian.mean(transition.before, velocity)
         log_prob = flow.gaussian_log_prob(transition.after, mean, gaussian.std)
         measured = log_prob.detach() - transition.log_prob
         log_ratio = log_prob - (log_prob.detach() if self.exact else transition.log_prob)
@@ -288,14 +256,6 @@ class Learner:
             old = mean.detach() if self.exact else transition.mean
             log_ratio = ratio_norm(log_ratio, (mean - old).square().flatten(1).mean(1), gaussian.std)
         return clipped_surrogate(log_ratio, advantages, objective.clip)
-
-    def _face_surrogate(self, transition: Transition, mean: Tensor, faces: Tensor) -> Tensor:
-        """[B]: minus the log-probability of each latent of the video, weighed with the advantage of its face.
-
-        Its gradient is that of the ratios of single latents, which are 1: the policy made the step.
-        """
-        missed = (transition.after - mean)[:, :, -faces.shape[1] :]  # behind the reference slots
-        return self._of_faces(missed.square() / (2 * transition.gaussian.std**2), faces)
 
     def _divergence(self, chunk: Chunk, transition: Transition, velocity: Tensor) -> Tensor:
         """The divergence [B] of one step from the model without its adapter."""
@@ -311,3 +271,8 @@ def levels_within(timesteps: Tensor, use: AdapterUse) -> Tensor:
     """float64: the noise levels that a sampler tells the model, those at which an adapter is used."""
     levels = timesteps.double() / NUM_TRAIN_TIMESTEPS
     return levels[[use.at(level) for level in levels.tolist()]]
+
+
+def _weighed(values: Tensor, scales: Tensor) -> Tensor:
+    """[B]: the mean of values [B, C, T, h, w] of latents that weigh scales [B, T or 1, h or 1, w or 1]."""
+    return (scales * values.mean(1)).flatten(1).mean(1)
