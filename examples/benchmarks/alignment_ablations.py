@@ -98,11 +98,11 @@ ARMS: dict[str, tuple[str, ...]] = {
 class Trained:
     """What an arm left: its evaluation beside the base's, by prompt, what it took, and what all were given.
 
-    changes: `set` of `train`.
+    options: of the command `train`, but for the arms.
     """
 
     videos: int
-    changes: Sequence[str]
+    options: Sequence[str]
     seconds: float
     aligned: Scores
     base: Scores
@@ -156,6 +156,8 @@ def train(
     if unknown:
         raise InputError(f"arms: no {', '.join(unknown)}; there are {', '.join(ARMS)}")
     recipes = {arm: _recipe(recipe, (FEW, *set, *ARMS[arm]), videos) for arm in arms}
+    options = ["--videos", str(videos), "--prompts", str(prompts), "--recipe", recipe]
+    options += [f"--set+={change}" for change in set]
     base: dict[EvaluationConfig, Scores] = {}
     for arm, config in recipes.items():
         folder = Path(output) / arm
@@ -170,7 +172,7 @@ def train(
             base[measured.evaluation] = evaluate(measured, None, device)
         aligned = evaluate(measured, adapter, device)
         seconds = _seconds(folder / "run")
-        made = Trained(videos, list(set), seconds, aligned, base[measured.evaluation], hardware())
+        made = Trained(videos, options, seconds, aligned, base[measured.evaluation], hardware())
         write_json(folder / "arm.json", asdict(made))
         print(arm, made.gain("faces"), flush=True)
 
@@ -219,17 +221,16 @@ def write(output: str, results: str = "docs/results/alignment_ablations.json") -
     if not arms:
         raise InputError(f"output: {output} holds no trained arm; train some")
     first, *others = arms.values()
-    if any((one.videos, one.changes) != (first.videos, first.changes) for one in others):
-        raise InputError(f"output: the arms in {output} differ in videos or set; give each kind a folder")
+    if any(one.options != first.options for one in others):
+        raise InputError(f"output: the arms in {output} differ in their options; give each kind a folder")
     found = {
         f"{arm}_{name}": estimate for arm, one in arms.items() for name, estimate in one.numbers().items()
     }
     metrics: dict[str, Any] = {name: one.as_json()["value"] for name, one in found.items()}
     metrics["details"] = {name: one.as_json() for name, one in found.items()}
     program = "python examples/benchmarks/alignment_ablations.py"
-    options = ["--videos", str(first.videos), *(f"--set+={change}" for change in first.changes)]
-    options += [] if len(arms) == len(ARMS) else [f"--arms=[{', '.join(arms)}]"]
-    command = f"{program} train --output DIR {shlex.join(options)} && {program} write --output DIR"
+    options = shlex.join([*first.options, f"--arms=[{', '.join(arms)}]"])
+    command = f"{program} train --output DIR {options} && {program} write --output DIR"
     where = sorted({one.hardware for one in arms.values()})
     notes = ["One training seed; differences between arms within their intervals mean nothing."]
     write_results(Path(results), command, "; ".join(where), metrics, notes)

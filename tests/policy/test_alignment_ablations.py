@@ -52,7 +52,9 @@ def test_arms_are_trained_once_on_equally_many_videos(
     assert (output / "recipe" / "arm.json").read_bytes() == first
     example.write(str(output), str(results))
     content = json.loads(results.read_text())
-    options = "--videos 16 --set+=update.beta2=0.9 '--arms=[recipe, two_groups]'"
+    options = (
+        f"--videos 16 --prompts 3 --recipe {recipe} --set+=update.beta2=0.9 '--arms=[recipe, two_groups]'"
+    )
     assert f"train --output DIR {options} && " in content["command"]
     metrics = content["metrics"]
     assert metrics["recipe_videos"] == metrics["two_groups_videos"] == 8 * STEPS
@@ -63,7 +65,7 @@ def test_arms_are_trained_once_on_equally_many_videos(
 def test_the_gain_is_of_the_same_prompts(example: ModuleType) -> None:
     arm = example.Trained(
         videos=4,
-        changes=(),
+        options=(),
         seconds=1800.0,
         aligned=[{"faces": 0.5}, {"faces": 0.4}, {"faces": None}],
         base=[{"faces": 0.25}, {"faces": 0.25}, {"faces": 0.0}],
@@ -84,9 +86,9 @@ def test_what_cannot_be_compared(example: ModuleType, recipe: str, tmp_path: Pat
         example.write(str(tmp_path))
     for arm, videos in (("recipe", 8), ("two_groups", 16)):
         (tmp_path / arm).mkdir()
-        left = asdict(example.Trained(videos, (), 1.0, [{}], [{}], "a machine"))
+        left = asdict(example.Trained(videos, ("--videos", str(videos)), 1.0, [{}], [{}], "a machine"))
         (tmp_path / arm / "arm.json").write_text(json.dumps(left))
-    with pytest.raises(InputError, match="differ in videos or set; give each kind a folder"):
+    with pytest.raises(InputError, match="differ in their options; give each kind a folder"):
         example.write(str(tmp_path))
 
 
