@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -288,10 +289,31 @@ def test_what_cannot_be_trained(tiny_directory: Path, prompts: Path, tmp_path: P
         train_policy(recipe(tiny_directory, prompts, update=few), tmp_path, device="cpu")
     with pytest.raises(InputError, match="of 4 steps the last to train is 2"):
         train_policy(recipe(tiny_directory, prompts, window={"last": 3}), tmp_path, device="cpu")
+    none = recipe(tiny_directory, prompts, lora={"noise_levels": (0.01, 0.02)}, objective={"method": "awm"})
+    with pytest.raises(InputError, match=r"lora\.noise_levels=\(0.01, 0.02\): none of the sampler's"):
+        train_policy(none, tmp_path, device="cpu")
     lost = tmp_path / "lost.jsonl"
     lost.write_text('{"references": ["nobody.png"], "prompt": "one"}\n')
     with pytest.raises(InputError, match=r"line 1: references: .*nobody.png' is no file"):
         train_policy(recipe(tiny_directory, lost), tmp_path, device="cpu")
+
+
+def test_pictures_are_read_before_a_model(prompts: Path, tmp_path: Path) -> None:
+    """Those to train on and those to evaluate with; all that are damaged are named."""
+    damaged = write_prompts(tmp_path)
+    for name in ("1-0.png", "2-2.png"):
+        (tmp_path / name).write_bytes(b"")
+    for trained, evaluated in ((damaged, prompts), (prompts, damaged)):
+        evaluation = {"prompts": {"source": str(evaluated)}}
+        changed = recipe(tmp_path / "no-model", trained, evaluation=evaluation)
+        with pytest.raises(InputError, match="2 pictures cannot be used") as caught:
+            train_policy(changed, tmp_path / "out", device="cpu")
+        for line, name in (("line-2", "1-0.png"), ("line-3", "2-2.png")):
+            pattern = rf"prompts.jsonl', {line}: reference '.*{name}': the file is empty"
+            assert re.search(pattern, str(caught.value))
+
+
+def test_what_a_recipe_cannot_be(tiny_directory: Path, prompts: Path) -> None:
     for update in ({"groups": 3, "updates": 2}, {"learning_rate": 0.0}):
         with pytest.raises(InputError, match="update"):
             recipe(tiny_directory, prompts, update=update)
@@ -306,9 +328,6 @@ def test_what_cannot_be_trained(tiny_directory: Path, prompts: Path, tmp_path: P
     some = {"noise_levels": (0.5, 0.6)}
     with pytest.raises(InputError, match=r"lora\.noise_levels=.*needs the adapter in all steps"):
         recipe(tiny_directory, prompts, lora=some)
-    none = recipe(tiny_directory, prompts, lora={"noise_levels": (0.01, 0.02)}, objective={"method": "awm"})
-    with pytest.raises(InputError, match=r"lora\.noise_levels=\(0.01, 0.02\): none of the sampler's"):
-        train_policy(none, tmp_path, device="cpu")
 
 
 def test_rewards_that_score_nobody_end_the_run(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:

@@ -23,7 +23,20 @@ from ..world.captions import caption, refined_caption
 from ..world.renderer import reference_pictures
 from ..world.scenes import ACTIONS, STAYING, Scene, sample_scene
 
-__all__ = ["DrawnAhead", "FilePrompts", "Prompt", "PromptConfig", "Prompts", "WorldPrompts", "make_prompts"]
+__all__ = [
+    "DrawnAhead",
+    "FilePrompts",
+    "Prompt",
+    "PromptConfig",
+    "Prompts",
+    "WorldPrompts",
+    "check_files",
+    "make_prompts",
+]
+
+
+WORLD = "world"
+"""The source of prompts that are the procedural world's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +86,7 @@ class PromptConfig:
     0 a thread does, with which the one that launches a GPU's kernels shares the interpreter.
     """
 
-    source: str = "world"
+    source: str = WORLD
     people: tuple[int, ...] = (2, 2, 3)
     actions: tuple[str, ...] = ACTIONS
     refined: bool = False
@@ -95,9 +108,37 @@ def make_prompts(config: PromptConfig, seed: int, split: str, check: Check) -> P
     Raises InputError for a file that is none, for what no scene has, and what `check` raises of what the
     model would be given: of all lines of a file at once, of the world's prompts as they are drawn.
     """
-    if config.source == "world":
+    if config.source == WORLD:
         return WorldPrompts(config, seed, split, check)
     return FilePrompts(config, seed, check)
+
+
+def check_files(*configs: PromptConfig) -> None:
+    """Read the files that prompts come from, and each of their pictures once.
+
+    A run would come to a damaged picture after hours. Raises InputError that names every such line.
+    """
+    sources = {(config.source, config.refined) for config in configs if config.source != WORLD}
+    lines = {
+        file: f"{source!r}, {case.id}"
+        for source, refined in sorted(sources)
+        for case in read_cases(Path(source), refined)
+        for file in case.references
+    }
+    with ThreadPoolExecutor() as pool:
+        reasons = zip(lines.values(), pool.map(_why_not, lines), strict=True)
+        wrong = [f"{line}: {why}" for line, why in reasons if why]
+    if wrong:
+        raise InputError(f"prompts: {len(wrong)} pictures cannot be used:\n" + "\n".join(wrong))
+
+
+def _why_not(file: Path) -> str | None:
+    """Why a picture cannot be used, if so."""
+    try:
+        Reference.load(file)
+    except IgrpoError as error:
+        return str(error)
+    return None
 
 
 class DrawnAhead:

@@ -40,7 +40,7 @@ from .credit import face_credit
 from .evaluation import Evaluator
 from .log import PolicyLog
 from .processes import Processes
-from .prompts import DrawnAhead
+from .prompts import DrawnAhead, check_files
 from .rollout import Chunk, EncodedGroups, Group, Video, encode_groups, make_chunks
 from .sharding import check_lockstep, shard
 from .update import Learner, Sums, levels_within
@@ -85,6 +85,8 @@ class _Run:
         self.processes = Processes(device)
         if recipe.sharded:
             check_lockstep(recipe, self.processes.count)
+        if self.processes.first:
+            check_files(recipe.prompts, recipe.evaluation.prompts)  # loading the model takes longer
         self.pipe = IdentityPipeline.from_pretrained(
             recipe.model, adapter="none", device=self.processes.device, dtype=getattr(torch, recipe.dtype)
         )
