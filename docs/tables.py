@@ -175,7 +175,7 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
     "alignment_ablations": Grid(
         rows=(
             ("the recipe, 16 groups a step", "recipe_"),
-            ("fast: groups of 8, no reader of scenes", "fast_"),
+            ("fast: groups of 8, no reader of scenes, weighed as guidance", "fast_"),
             ("the same, 4 groups", "four_groups_"),
             ("the same, refined prompts", "refined_"),
             ("the same, adapter in both passes of guidance", "both_passes_"),

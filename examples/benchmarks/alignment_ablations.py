@@ -8,7 +8,7 @@ An arm is the recipe with a few changes, trained on the same number of videos. I
 make the same videos of validation people; `_gain` is the difference of their `faces` score in its own units,
 with the paired bootstrap interval. `_seconds` are those of the steps: rollouts, waiting for scores, updates;
 loading, compiling and evaluating are not in it. An arm that is there is not trained again, so that several
-GPUs can each take some. `fast` and `paper` are the settings of the full-size recipes, at this size.
+GPUs can each take some. `fast`, `window` and `paper` are the methods of full-size recipes, at this size.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ from typing import Any
 import torch
 from jsonargparse import auto_cli
 
-from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_json, write_results
 from igrpo_sdk.training.evaluation.statistics import Estimate, bootstrap_mean
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
 from igrpo_sdk.training.policy.evaluation import EvaluationConfig, evaluator_alone
 from igrpo_sdk.training.policy.log import read_log
+from igrpo_sdk.training.policy.model import load_pipeline
 from igrpo_sdk.training.policy.trainer import train_policy
 
 Scores = list[dict[str, float | None]]
 """By prompt, the terms of the rewards and the motion of the video."""
 TERMS = ("faces", "prompt", "frame_motion", "copy_paste")
-FEW = "evaluation.count=64"
-"""Evaluations while an arm is trained: of one batch, as nothing is decided by them."""
+FEW = ("evaluation.count=64", "alarm={}")
+"""While an arm is trained nothing is decided by its evaluations, and what breaks is measured all the same."""
 
 _WHOLE = (
     "objective.face_credit=0",
-    "objective.acting_credit=0",
     "rewards.faces.weight=1",
     # A third, as faces are a tenth of the latents and weigh 32: as much beside what is to be learned.
     "objective.kl=0.03",
@@ -76,7 +75,6 @@ ARMS: dict[str, tuple[str, ...]] = {
     "not_held": _NOT_HELD,
     "no_guards": (
         *_NOT_HELD,
-        "objective.acting_credit=0",
         "objective.kl=0",
         "rewards.faces.weight=1",  # one term must have a weight
         "rewards.motion.weight=0",
@@ -155,7 +153,7 @@ def train(
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown:
         raise InputError(f"arms: no {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    recipes = {arm: _recipe(recipe, (FEW, *set, *ARMS[arm]), videos) for arm in arms}
+    recipes = {arm: _recipe(recipe, (*FEW, *set, *ARMS[arm]), videos) for arm in arms}
     options = ["--videos", str(videos), "--prompts", str(prompts), "--recipe", recipe]
     options += [f"--set+={change}" for change in set]
     base: dict[EvaluationConfig, Scores] = {}
@@ -190,16 +188,16 @@ def _recipe(recipe: str, changes: Sequence[str], videos: int) -> PolicyRecipe:
 def evaluate(config: PolicyRecipe, adapter: Path | None, device: str) -> Scores:
     """The scores of an adapter, or of the base, on each prompt of a recipe's evaluation."""
     chosen = "none" if adapter is None else adapter
-    pipe = IdentityPipeline.from_pretrained(config.model, adapter=chosen, device=device)
+    pipe = load_pipeline(config, chosen, device)
     with evaluator_alone(config.evaluation, config.rewards, pipe) as evaluator:
         return evaluator.evaluate().scores
 
 
 def _seconds(run: Path) -> float:
     """Seconds that the steps of a run took; the first, which compiles, is taken to be like the others."""
+    rows = {row["step"]: row for row in read_log(run, "step")}  # a run that was killed repeats some
     steps = [
-        sum(value for name, value in row.items() if name.startswith("seconds/"))
-        for row in read_log(run, "step")
+        sum(value for name, value in row.items() if name.startswith("seconds/")) for row in rows.values()
     ]
     later = sorted(steps[1:] or steps)
     return round(later[len(later) // 2] * len(steps), 1)

@@ -1,21 +1,19 @@
 r"""What a training video costs at full size, on random weights: the numbers of docs/results/grpo_cost.json.
 
     python examples/benchmarks/grpo_cost.py measure
-    python examples/benchmarks/grpo_cost.py scale
-    accelerate launch --num_processes 2 examples/benchmarks/grpo_cost.py scale
-    accelerate launch --num_processes 2 examples/benchmarks/grpo_cost.py scale --recipe vace_14b_fsdp \
-        --chunks 1
+    torchrun --nproc_per_node 2 examples/benchmarks/grpo_cost.py scale
+    torchrun --nproc_per_node 2 examples/benchmarks/grpo_cost.py scale --recipe vace_14b_fsdp --chunks 1
 
 The architecture of VACE-1.3B, or 14B, with random weights, 2 references, as each recipe says: rollouts,
 decoding, and all trained steps. `measure` takes chunk by chunk in one process, after one that is not counted;
-`scale` takes updates with all processes, each its own groups, after one that is not counted. The time of
-rewards is not in it, nor is the text encoder's, which is a small one of the right width: prompts are encoded
-once a group. What a command measures is added to the file; from `scale` with one and with two processes
-follows `two_gpu_speedup`.
+`scale` takes updates with all processes, each its own groups, after one that is not counted, and with
+one. The time of rewards is not in it, nor is the text encoder's, which is a small one of the right width:
+prompts are encoded once a group. What a command measures is added to the file, with where and when it ran.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -34,12 +32,12 @@ from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.config import ASSETS, GenerationConfig, Geometry, Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
-from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
+from igrpo_sdk.training.evaluation.results import commit, hardware, read_json, write_results
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
+from igrpo_sdk.training.policy.model import prepare_transformer
 from igrpo_sdk.training.policy.processes import Processes
 from igrpo_sdk.training.policy.prompts import Prompt
 from igrpo_sdk.training.policy.rollout import Chunk, Group, encode_groups, make_chunks
-from igrpo_sdk.training.policy.trainer import prepare_transformer
 from igrpo_sdk.training.policy.update import Learner, Sums
 
 PROGRAM = "examples/benchmarks/grpo_cost.py"
@@ -227,6 +225,8 @@ def scale(
 ) -> None:
     """Measure updates with all processes, a group for each, and write videos a second and memory.
 
+    Then with the first alone, so that both are of one machine; not of a sharded recipe, which needs all.
+
     Args:
         results: JSON file for the numbers.
         recipe: name of a policy recipe.
@@ -237,35 +237,53 @@ def scale(
     """
     processes = _processes(device)
     bench = Bench.make(recipe, processes, toy)
-    start, videos, first_peak = 0.0, 0, 0.0
-    for update in range(updates + 1):
-        for chunk in islice(bench.roll(update * processes.count + processes.rank), chunks):
-            bench.train(chunk)
-            videos += len(chunk.rows)
-        processes.sum_gradients(bench.parameters)
-        _wait()
-        if update == 0:
-            first_peak = peak_gib(reset=True)
-            processes.wait()
-            start, videos = time.monotonic(), 0
-    processes.wait()
-    rate, peak = processes.count * videos / (time.monotonic() - start), max(processes.gather([peak_gib()]))
-    first_peak = max(processes.gather([first_peak]))
+    _update(bench, processes, 0, chunks)  # not counted
+    first_peak = max(processes.gather([peak_gib(reset=True)]))
+    rates = {processes.count: _rate(bench, processes, updates, chunks)}
+    peak = max(processes.gather([peak_gib()]))
+    if processes.count > 1 and not bench.recipe.sharded:
+        rates[1] = _rate(bench, processes, updates, chunks, alone=True)
     if not processes.first:
         return
-    print(recipe, processes.count, "processes:", rate, "videos a second,", peak, "GiB", flush=True)
+    print(recipe, "videos a second by processes:", rates, peak, "GiB", flush=True)
     short = _short(recipe)
-    metrics = {f"{short}_videos_per_s_{processes.count}": round(rate, 4)}
+    metrics = {f"{short}_videos_per_s_{count}": round(rate, 4) for count, rate in rates.items()}
     if bench.recipe.sharded:
         metrics |= {f"{short}_peak_gib": round(max(first_peak, peak), 2)}
         metrics |= {f"{short}_step_peak_gib": round(peak, 2)}
+    if rates.keys() == {1, 2}:
+        metrics["two_gpu_speedup"] = round(rates[2] / rates[1], 3)
     start_with = "python" if processes.count == 1 else f"torchrun --nproc_per_node {processes.count}"
     command = f"{start_with} {PROGRAM} scale --recipe {recipe} --updates {updates}"
     _add(results, f"{command} --chunks {chunks}" if chunks else command, metrics, toy)
 
 
+def _rate(bench: Bench, processes: Processes, updates: int, chunks: int | None, alone: bool = False) -> float:
+    """Videos a second of all processes, or of the first alone while the others wait."""
+    processes.wait()
+    start, videos = time.monotonic(), 0
+    for update in range(updates):
+        if processes.first or not alone:
+            videos += _update(bench, None if alone else processes, update, chunks)
+    made = sum(processes.gather([videos]))
+    return made / (time.monotonic() - start)
+
+
+def _update(bench: Bench, processes: Processes | None, number: int, chunks: int | None) -> int:
+    """One update with a group for each process, or for this one alone; the videos that this one made."""
+    videos, own = 0, number if processes is None else number * processes.count + processes.rank
+    for chunk in islice(bench.roll(own), chunks):
+        bench.train(chunk)
+        videos += len(chunk.rows)
+    if processes is not None:
+        processes.sum_gradients(bench.parameters)
+    _wait()
+    return videos
+
+
 def _processes(device: str) -> Processes:
-    return Processes("cpu" if device == "cpu" else "auto")
+    """Which wait for each other as long as one compiles, or is measured alone."""
+    return Processes("cpu" if device == "cpu" else "auto", longest=900.0)
 
 
 def _short(recipe: str) -> str:
@@ -274,17 +292,17 @@ def _short(recipe: str) -> str:
 
 
 def _add(results: str, command: str, metrics: dict[str, Any], toy: bool) -> None:
-    """Write the numbers, with those that other commands left."""
+    """Write the numbers, with those that other commands left; notes say where and when each one ran."""
     path = Path(results)
-    before = read_json(path) if path.is_file() else {}
-    metrics = before.get("metrics", {}) | metrics
-    one, two = (metrics.get(f"fast_videos_per_s_{count}") for count in (1, 2))
-    if one and two:
-        metrics["two_gpu_speedup"] = round(two / one, 3)
-    commands = dict.fromkeys([*filter(None, before.get("command", "").split(" && ")), command])
+    before = read_json(path) if path.is_file() else {"command": "", "metrics": {}, "notes": []}
+    commands = list(dict.fromkeys([*filter(None, before["command"].split(" && ")), command]))
+    ran = {one: note for note in before["notes"] for one in commands if note.startswith(f"{one}: ")}
+    ran[command] = f"{command}: {hardware()}; {datetime.date.today()}; commit {commit()}"
+    where = [note.rsplit(": ", 1)[1].split("; ")[0] for note in ran.values()]
     size = "a toy: no numbers to publish" if toy else "240x416x33, 2 references"
-    notes = [f"Random weights ({size}); without rewards and the 5.7B text encoder."]
-    write_results(path, " && ".join(commands), hardware(), metrics, notes)
+    notes = [f"Random weights ({size}); without rewards and the 5.7B text encoder.", *ran.values()]
+    joined = "; ".join(dict.fromkeys(where))
+    write_results(path, " && ".join(commands), joined, before["metrics"] | metrics, notes)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     loaded = load_loose("examples/benchmarks/alignment_ablations.py")
     arms = {"recipe": (), "two_groups": ("update.groups=2",), "never": ("update.groups=5",)}
     monkeypatch.setattr(loaded, "ARMS", arms)
-    monkeypatch.setattr(loaded, "FEW", "evaluation.count=2")
+    monkeypatch.setattr(loaded, "FEW", ("evaluation.count=2",))
     monkeypatch.setattr(loaded, "TERMS", ("motion",))
     return loaded
 

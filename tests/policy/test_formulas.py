@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.policy.advantages import group_advantages, normalise, score_table
+from igrpo_sdk.training.policy.advantages import Combination, group_advantages, normalise, score_table
 from igrpo_sdk.training.policy.loss import (
     clip_fraction,
     clipped_surrogate,
@@ -68,6 +68,15 @@ def test_gdpo_does_not_let_the_larger_scale_rule() -> None:
     assert summed[0, 0] > 1 and decoupled.abs().max() < 1e-6  # they cancel where each counts the same
     leaning = group_advantages(terms, {"small": 2.0, "large": 1.0}, "gdpo", 1e-6, 5.0)
     assert leaning[0, 2] > 0 and leaning.square().mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("combination", ["sum", "gdpo"])
+def test_what_has_no_weight_decides_nothing(combination: Combination) -> None:
+    """Nor who is scored."""
+    scores = {"a": table([1.0, 2.0, 4.0]), "logged": table([NAN, 0.0, NAN])}
+    made = group_advantages(scores, {"a": 3.0, "logged": 0.0}, combination, 1e-6, 5.0)
+    alone = group_advantages({"a": scores["a"]}, {"a": 1.0}, combination, 1e-6, 5.0)
+    torch.testing.assert_close(made, alone)
 
 
 def test_advantages_are_clipped() -> None:

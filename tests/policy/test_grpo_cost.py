@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -42,13 +45,34 @@ def test_the_adapter_is_used_as_the_recipe_says(example: ModuleType, recipe: str
     assert bench.pipe.backbone.adapter_use == bench.recipe.lora.use
 
 
-def test_two_processes_over_one(example: ModuleType, tmp_path: Path) -> None:
+def test_two_processes_over_one(tmp_path: Path, root: Path) -> None:
     results = tmp_path / "cost.json"
-    for count, rate in ((1, 0.5), (2, 0.9), (2, 0.95)):
-        example._add(str(results), f"{count} processes", {f"fast_videos_per_s_{count}": rate}, toy=True)
+    start = "-m torch.distributed.run --standalone --nproc_per_node 2 examples/benchmarks/grpo_cost.py scale"
+    options = f"--updates 1 --chunks 1 --device cpu --toy true --results {results}"
+    subprocess.run(
+        [sys.executable, *start.split(), *options.split()],
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=180,
+    )
+    metrics = json.loads(results.read_text())["metrics"]
+    one, two = (metrics[f"fast_videos_per_s_{count}"] for count in (1, 2))
+    assert one > 0 and metrics["two_gpu_speedup"] == pytest.approx(two / one, abs=2e-3)
+
+
+def test_notes_say_where_each_command_ran(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that ran again the last time; numbers of others stay."""
+    results = tmp_path / "cost.json"
+    for machine, command, number in (("old", "a", 1), ("old", "b", 2), ("new", "a", 3)):
+        monkeypatch.setattr(example, "hardware", lambda machine=machine: machine)
+        example._add(str(results), command, {command: number}, toy=True)
     content = json.loads(results.read_text())
-    assert content["metrics"]["two_gpu_speedup"] == 1.9
-    assert content["command"] == "1 processes && 2 processes"
+    assert (content["command"], content["hardware"]) == ("a && b", "new; old")
+    assert content["metrics"] == {"a": 3, "b": 2}
+    assert [note.split("; ")[0] for note in content["notes"][1:]] == ["a: new", "b: old"]
 
 
 def test_part_of_a_batch_is_not_measured(example: ModuleType, tmp_path: Path) -> None:

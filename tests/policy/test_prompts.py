@@ -52,6 +52,12 @@ def never() -> Any:
 # ---- the world's
 
 
+@pytest.mark.parametrize("people", [(), (2, 4), (0,)])
+def test_numbers_of_people_that_no_scene_has(people: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"prompts.people=\[.*\]: give numbers from 1 to 3"):
+        PromptConfig(people=people)
+
+
 def test_prompts_of_the_world_are_completed() -> None:
     plain = make_prompts(PromptConfig(people=(1, 2, 3)), 5, "train", anything)
     refined = make_prompts(PromptConfig(people=(1, 2, 3), refined=True), 5, "train", anything)

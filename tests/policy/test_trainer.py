@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,24 @@ from torch import Tensor
 
 from igrpo_sdk.adapters.files import read_adapter
 from igrpo_sdk.backbones.switching import AdapterUse
+from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError, NumericsError
+from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.checkpoint import list_checkpoints, load
+from igrpo_sdk.training.policy import trainer
 from igrpo_sdk.training.policy.config import PolicyRecipe, check_same_recipe
-from igrpo_sdk.training.policy.evaluation import Alarm, Evaluator
+from igrpo_sdk.training.policy.evaluation import Alarm, AlarmError, EvaluationConfig, Evaluator
 from igrpo_sdk.training.policy.log import read_log
+from igrpo_sdk.training.policy.model import load_pipeline
+from igrpo_sdk.training.policy.processes import Processes
+from igrpo_sdk.training.policy.prompts import PromptConfig, make_prompts
+from igrpo_sdk.training.policy.rollout import Chunk
 from igrpo_sdk.training.policy.sharding import check_lockstep
 from igrpo_sdk.training.policy.trainer import train_policy
+from igrpo_sdk.training.policy.update import Learner
 from igrpo_sdk.training.recipe import build
+from igrpo_sdk.training.rewards.base import Rollout
 from igrpo_sdk.training.rewards.scoring import RewardError
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -128,6 +138,67 @@ def test_credit_of_faces(tiny_directory: Path, prompts: Path, tmp_path: Path) ->
         recipe(tiny_directory, prompts, objective=objective, rewards=rewards)
 
 
+class Brightness:
+    """A measurer that sees everybody at one place, the more like themselves the brighter the video is."""
+
+    def reports(self, rollouts: Sequence[Rollout]) -> list[IdentityReport]:
+        return [self._report(rollout) for rollout in rollouts]
+
+    known = reports
+
+    def _report(self, rollout: Rollout) -> IdentityReport:
+        likeness, zero = (float(rollout.frames.float().mean()) / 255,), (0.0,)
+        one = PersonReport("", ((0.0, 0.0, 24.0, 24.0),), likeness, (True,), None, zero, zero, zero)
+        return IdentityReport("none", 0.4, (0,), (one,) * len(rollout.references), (1,), (), ())
+
+
+def test_each_video_is_credited_with_its_own_faces(
+    tiny_directory: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is matched of the brighter video of each group weighs more than 0, of the other less."""
+    monkeypatch.setattr(trainer.Measurer, "load", lambda config: Brightness())
+    seen, matching = list[tuple[Chunk, Tensor]](), Learner.matching
+
+    def watched(self: Learner, chunk: Chunk, *given: Any) -> None:
+        seen.append((chunk, given[-1]))
+        matching(self, chunk, *given)
+
+    monkeypatch.setattr(Learner, "matching", watched)
+    rewards, made = {"faces": {"weight": 0.0}, "motion": {"floor": 0.99}}, []
+    for weight in (0.0, 2.0):
+        objective = {"method": "awm", "face_credit": weight}
+        changed = recipe(tiny_directory, prompts, steps=1, objective=objective, rewards=rewards)
+        made.append(adapter(train_policy(changed, tmp_path / str(weight), device="cpu")))
+    assert not same(*made)
+    assert [faces is None for _, faces in seen] == [True] * 3 + [False] * 3
+    for chunk, faces in seen[3:]:
+        first, second = (float(rollout.frames.float().mean()) for rollout in chunk.rollouts)
+        assert first != second
+        brighter, darker = faces if first > second else faces.flip(0)
+        assert brighter.sum() > 0 > darker.sum() and torch.allclose(brighter, -darker)
+
+
+def test_the_best_of_a_group_is_better_than_another(
+    tiny_directory: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of groups whose videos are all alike, as the reward sees them, none is learned from."""
+    learned, matching = list[int](), Learner.matching
+
+    def watched(self: Learner, chunk: Chunk, rows: Sequence[int], *given: Any) -> None:
+        learned.append(len(rows))
+        matching(self, chunk, rows, *given)
+
+    monkeypatch.setattr(Learner, "matching", watched)
+    tables = {0: [0.1, 0.2], 1: [0.3, 0.3]}
+    monkeypatch.setattr(
+        "igrpo_sdk.training.rewards.guards.MotionGuard.score",
+        lambda self, rollouts: [tables.get(r.group, [0.0, 0.0])[k] for k, r in enumerate(rollouts)],
+    )
+    changed = recipe(tiny_directory, prompts, steps=1, objective={"method": "best_of_n"})
+    train_policy(changed, tmp_path, device="cpu")
+    assert sorted(learned) == [0, 0, 1]
+
+
 def test_resumed_is_unbroken(
     tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
 ) -> None:
@@ -176,13 +247,15 @@ def run_or_kill(what: PolicyRecipe, folder: Path, seconds: float) -> int | None:
     return None
 
 
-def launch(folder: Path, content: dict[str, Any]) -> subprocess.Popen[str]:
+def launch(
+    folder: Path, content: dict[str, Any], start: str = "-m igrpo_sdk.training"
+) -> subprocess.Popen[str]:
     """The recipe as two processes, writing to `folder`/run."""
     file = write_recipe(folder, content)
     # On CPUs `accelerate launch --num_processes 2` starts one process, without a word.
-    run = f"igrpo_sdk.training policy --recipe {file} --device cpu --resume auto --output {folder / 'run'}"
+    run = f"{start} policy --recipe {file} --device cpu --resume auto --output {folder / 'run'}"
     return subprocess.Popen(
-        [sys.executable, *f"-m torch.distributed.run --standalone --nproc_per_node 2 -m {run}".split()],
+        [sys.executable, *f"-m torch.distributed.run --standalone --nproc_per_node 2 {run}".split()],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -202,10 +275,12 @@ def test_two_processes_learn_what_one_does(
         torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("objective", [{}, {"method": "awm", "kl": 0.1}])
 def test_two_processes_learn_the_same_with_the_model_spread_over_them(
-    tiny_directory: Path, prompts: Path, tmp_path: Path
+    tiny_directory: Path, prompts: Path, tmp_path: Path, objective: dict[str, Any]
 ) -> None:
     changes: dict[str, Any] = {
+        "objective": objective,
         "steps": 2,
         "checkpointing": True,
         "update": {"groups": 4, "learning_rate": 1e-3},
@@ -219,6 +294,23 @@ def test_two_processes_learn_the_same_with_the_model_spread_over_them(
     for name, value in adapter(tmp_path / "run" / "adapter").items():
         torch.testing.assert_close(value, adapter(whole)[name], rtol=1e-3, atol=1e-5)
     assert (tmp_path / "run" / "adapter" / "igrpo.json").read_bytes() == (whole / "igrpo.json").read_bytes()
+
+
+def test_the_clock_of_any_process_ends_the_run(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    """Which differ: here the first has no time at all."""
+    start = tmp_path / "start.py"
+    start.write_text(
+        "import sys\n"
+        "from igrpo_sdk import cli\n"
+        "from igrpo_sdk.training.policy import trainer\n"
+        "trainer._Run.elapsed = property(lambda run: 9.0 if run.processes.first and run.step else 0.0)\n"
+        "sys.exit(cli.main(['train', *sys.argv[1:]]))\n"
+    )
+    content = settings(tiny_directory, prompts, steps=100, max_seconds=5.0)
+    process = launch(tmp_path, content, str(start))
+    told, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, told[-2000:]
+    assert read_log(tmp_path / "run", "step")[-1]["step"] == 1
 
 
 @pytest.mark.parametrize(
@@ -306,7 +398,7 @@ def test_pictures_are_read_before_a_model(prompts: Path, tmp_path: Path) -> None
     for trained, evaluated in ((damaged, prompts), (prompts, damaged)):
         evaluation = {"prompts": {"source": str(evaluated)}}
         changed = recipe(tmp_path / "no-model", trained, evaluation=evaluation)
-        with pytest.raises(InputError, match="2 pictures cannot be used") as caught:
+        with pytest.raises(InputError, match="pictures that cannot be used") as caught:
             train_policy(changed, tmp_path / "out", device="cpu")
         for line, name in (("line-2", "1-0.png"), ("line-3", "2-2.png")):
             pattern = rf"prompts.jsonl', {line}: reference '.*{name}': the file is empty"
@@ -314,7 +406,12 @@ def test_pictures_are_read_before_a_model(prompts: Path, tmp_path: Path) -> None
 
 
 def test_what_a_recipe_cannot_be(tiny_directory: Path, prompts: Path) -> None:
-    for update in ({"groups": 3, "updates": 2}, {"learning_rate": 0.0}):
+    for update in (
+        {"groups": 3, "updates": 2},
+        {"learning_rate": 0.0},
+        {"weight_decay": -1.0},
+        {"beta2": 1.0},
+    ):
         with pytest.raises(InputError, match="update"):
             recipe(tiny_directory, prompts, update=update)
     twice = {"groups": 4, "updates": 2}
@@ -361,6 +458,24 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
     assert all(value.isfinite().all() for value in load(path).parts["adapter"].values())
 
 
+def test_prompts_are_evaluated_by_their_number_of_references(prompts: Path) -> None:
+    """A compiled model knows few shapes: rows and references of a batch."""
+    source = make_prompts(PromptConfig(str(prompts)), 0, "validation", lambda name, text: None)
+    evaluator = Evaluator.__new__(Evaluator)
+    evaluator._config, evaluator._processes = EvaluationConfig(count=18, batch=4), Processes("cpu")
+    evaluator._prompts = [source.prompt(number) for number in range(18)]
+    batches = list(evaluator._batches())
+    assert sorted(number for some in batches for number in some) == list(range(18))
+    counts = [{len(evaluator._prompts[number].references) for number in some} for some in batches]
+    assert counts == [{1}, {1}, {2}, {2}, {3}, {3}] and {len(some) for some in batches} == {4, 2}
+
+
+def test_a_recipe_is_evaluated_at_its_size(tiny_directory: Path, prompts: Path) -> None:
+    small = {"height": 96, "width": 96, "num_frames": 5, "fps": 8.0}
+    pipe = load_pipeline(recipe(tiny_directory, prompts, geometry=small), device="cpu")
+    assert pipe.preset.geometry == Geometry(**small)
+
+
 def test_the_alarm() -> None:
     """A guard or the reward that falls twice in a row, the other rising or falling with it."""
     for last, guard, reason in (
@@ -371,7 +486,7 @@ def test_the_alarm() -> None:
     ):
         alarm = Evaluator.__new__(Evaluator)
         alarm._alarm = Alarm("faces", ("motion",), drop=0.1, patience=2)
-        alarm.state = {"first": None, "alarms": 0, "step": -1}
+        alarm.state = {"first": None, "fallen": []}
         told = [
             alarm.alarm(step, {"faces": faces, "motion": motion})
             for step, faces, motion in (
@@ -387,3 +502,21 @@ def test_the_alarm() -> None:
         assert told[-1] is not None and told[-1].endswith(reason)
     with pytest.raises(InputError, match="needs a reward and guards"):
         Alarm(reward="faces")
+
+
+def test_the_alarm_ends_the_run_and_writes_no_adapter(
+    tiny_directory: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can go on with another alarm; one that watches nothing there is is refused."""
+    monkeypatch.setattr(Evaluator, "alarm", lambda self, step, numbers: "it breaks" if step == 2 else None)
+    watched = {"reward": "motion", "guards": ("motion",)}
+    with pytest.raises(AlarmError, match=r"step 2: it breaks\. .* a larger alarm.drop"):
+        train_policy(recipe(tiny_directory, prompts, alarm=watched), tmp_path, device="cpu")
+    assert not (tmp_path / "adapter").exists() and read_log(tmp_path, "alarm")[-1]["reason"] == "it breaks"
+    monkeypatch.undo()
+    lenient = recipe(tiny_directory, prompts, alarm={**watched, "drop": 9.0})
+    assert train_policy(lenient, tmp_path, "auto", "cpu").is_dir()
+    assert [row["step"] for row in read_log(tmp_path, "step")] == [1, 2, 3]
+    for key, alarm in (("reward", {"reward": "face"}), ("guards", {"guards": ("motion", "face")})):
+        with pytest.raises(InputError, match=rf"alarm.{key}: 'face' is no reward of this recipe; use motion"):
+            recipe(tiny_directory, prompts, alarm={**watched, **alarm})

@@ -28,7 +28,7 @@ def normalise(scores: Tensor, floor: float) -> Tensor:
     """(score - mean) / max(std, floor) within each row of [G, N], the population's std; NaN stays NaN.
 
     GRPO (arXiv 2402.03300, section 4.1) divides by std alone, so that in a group of nearly equal scores noise
-    decides; the floor keeps such a group's advantages small. Equal scores give exactly 0.
+    decides; the floor keeps such a group's values small beside those of others. Equal scores give exactly 0.
     """
     known = ~scores.isnan()
     count = known.sum(1, keepdim=True).clamp(min=1)
@@ -49,14 +49,16 @@ def group_advantages(
 ) -> Tensor:
     """Advantages [G, N] from the scores [G, N] of each term, in [-clip, clip].
 
-    sum: the weighted sum of the terms, then normalised; a member that misses one term is left out.
+    sum: the weighted sum of the terms, then normalised; one that misses a term with a weight is left out.
     gdpo: every term normalised, then summed with its weight, so that no term rules by its scale (GDPO, arXiv
     2601.05242); a member that misses a term gets 0 for it. The sum is divided by its root mean square over
     all members.
+
+    So weights are relative to each other, and one alone may be any.
     """
     assert scores and scores.keys() == weights.keys(), (scores.keys(), weights.keys())
     if combination == "sum":
-        total = torch.stack([weights[name] * table for name, table in scores.items()]).sum(0)
+        total = torch.stack([weights[name] * table for name, table in scores.items() if weights[name]]).sum(0)
         advantages = normalise(total, floor)
     else:
         parts = [

@@ -41,7 +41,7 @@ class AdvantageConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if self.std_floor <= 0 or self.clip <= 0:
+        if not (self.std_floor > 0 and self.clip > 0):
             raise InputError(f"{self}: std_floor and clip must be positive")
 
 
@@ -64,8 +64,10 @@ class UpdateConfig:
         """Check the numbers."""
         if self.updates < 1 or self.groups < 1 or self.groups % self.updates:
             raise InputError(f"update.groups={self.groups} must be a multiple of updates={self.updates}")
-        if not (self.learning_rate > 0 and self.clip_norm > 0 and 0 <= self.average < 1):
-            raise InputError(f"{self}: learning_rate and clip_norm must be positive, average in [0, 1)")
+        if not (self.learning_rate > 0 and self.clip_norm > 0 and self.weight_decay >= 0):
+            raise InputError(f"{self}: learning_rate and clip_norm must be positive, weight_decay at least 0")
+        if not (0 <= self.average < 1 and 0 <= self.beta2 < 1):
+            raise InputError(f"{self}: average and beta2 must be in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,13 @@ class PolicyRecipe:
                 "objective.unconditional_gradient=true: the pass without a prompt is the base's with "
                 f"lora.guidance={self.lora.guidance}; set it to false"
             )
+        weights = self.rewards.weights()
+        named = [("reward", self.alarm.reward), *(("guards", guard) for guard in self.alarm.guards)]
+        for key, name in named:
+            if name and name not in weights:
+                raise InputError(
+                    f"alarm.{key}: {name!r} is no reward of this recipe; use {', '.join(weights)}"
+                )
         if self.objective.face_credit and self.rewards.faces is None:
             raise InputError("objective.face_credit needs rewards.faces, if only with weight 0")
         if self.objective.acting_credit and self.rewards.prompt is None:
@@ -153,13 +162,13 @@ def read_policy_recipe(recipe: str, overrides: Sequence[str] = ()) -> PolicyReci
 def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise InputError with the differences unless a run goes on with the recipe it was begun with.
 
-    How long it runs, how often it writes, and what it is called may change.
+    How long it runs, how often it writes, what it is called and when the alarm stops it may change.
     """
-    before, now = _flat(old), _flat(new)
-    free = ("steps", "max_seconds", "checkpoint_every", "hardware")
+    free = ("steps", "max_seconds", "checkpoint_every", "hardware", "alarm")
+    before, now = (_flat({k: v for k, v in one.items() if k not in free}) for one in (old, new))
     changed = [
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
-        for name in sorted({*before, *now} - {*free})
+        for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
     if changed:

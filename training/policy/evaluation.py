@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from igrpo_sdk.errors import InputError
+from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.requests import check_text
 
@@ -23,7 +24,11 @@ from ..rewards.scoring import Scorer
 from .processes import Processes
 from .prompts import PromptConfig, make_prompts
 
-__all__ = ["Alarm", "Evaluated", "EvaluationConfig", "Evaluator", "evaluator_alone"]
+__all__ = ["Alarm", "AlarmError", "Evaluated", "EvaluationConfig", "Evaluator", "evaluator_alone"]
+
+
+class AlarmError(IgrpoError, RuntimeError):
+    """A run was stopped: its reward is gamed, or its policy breaks."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +116,16 @@ class Evaluator:
         check = partial(check_text, backbone=pipe.backbone, preset=pipe.preset)
         source = make_prompts(config.prompts, config.seed, "validation", check)
         self._prompts = [source.prompt(number) for number in range(config.count)]
-        self.state: dict[str, Any] = {"first": None, "alarms": 0, "step": -1}
+        self.state: dict[str, Any] = {"first": None, "fallen": []}
 
     def evaluate(self) -> Evaluated:
         """Make and score the videos, each process its share.
 
         No generator but the videos' own is touched, so that a run does not depend on how often it looks.
         """
-        config, numbers = self._config, self._processes.share(range(self._config.count))
+        config = self._config
         rollouts, handles, shown = list[Rollout](), [], []
-        for start in range(0, len(numbers), config.batch):
-            some = numbers[start : start + config.batch]
+        for some in self._batches():
             prompts = [self._prompts[number] for number in some]
             videos = self._pipe(
                 [prompt.references for prompt in prompts],
@@ -144,6 +148,17 @@ class Evaluator:
         rows = [row | {"frame_motion": one} for row, one in zip(scored, motion, strict=True)]
         return Evaluated(self._processes.gather(rows), tuple(shown[: config.shown]))
 
+    def _batches(self) -> Iterator[list[int]]:
+        """This process's prompts, by number, those with as many references together: one shape of a batch."""
+
+        def references(number: int) -> int:
+            return len(self._prompts[number].references)
+
+        mine = sorted(self._processes.share(range(self._config.count)), key=references)
+        for _, alike in groupby(mine, references):
+            numbers, size = list(alike), self._config.batch
+            yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
+
     def alarm(self, step: int, numbers: Mapping[str, float]) -> str | None:
         """Why the run should stop after the evaluation of a step, or None. A step counts once, though a run
         that goes on behind its end evaluates it again.
@@ -154,9 +169,9 @@ class Evaluator:
         first = state["first"] = state["first"] or dict(numbers)
         names = (config.reward, *config.guards)
         fallen = [name for name in names if numbers[name] < first[name] - config.drop]
-        if step != state["step"]:
-            state["alarms"], state["step"] = state["alarms"] + 1 if fallen else 0, step
-        if state["alarms"] < config.patience:
+        earlier = [one for one in state["fallen"] if one != step]
+        state["fallen"] = [*earlier, step] if fallen else []
+        if len(state["fallen"]) < config.patience:
             return None
 
         def moved(name: str, way: str) -> str:

@@ -22,10 +22,10 @@ from igrpo_sdk.adapters.files import MAX_SCALE, AdapterFile, read_adapter, write
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.config import check_number
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.pipeline import IdentityPipeline
 
 from .config import PolicyRecipe, read_policy_recipe
 from .evaluation import Alarm, evaluator_alone
+from .model import load_pipeline
 
 __all__ = [
     "best_scale",
@@ -96,7 +96,7 @@ def _evaluate(
     adapter: Path, scales: Sequence[float], config: PolicyRecipe, device: str
 ) -> dict[float, dict[str, float]]:
     """The mean of each reward for the base, which is scale 0, and at each scale; printed as they come."""
-    pipe = IdentityPipeline.from_pretrained(config.model, adapter=adapter, device=device)
+    pipe = load_pipeline(config, adapter, device)
     assert pipe.adapter is not None
     found = {}
     with evaluator_alone(config.evaluation, config.rewards, pipe) as evaluator:

@@ -21,7 +21,7 @@ from ..rewards.base import Rollout
 from ..workers import worker_pool
 from ..world.captions import caption, refined_caption
 from ..world.renderer import reference_pictures
-from ..world.scenes import ACTIONS, STAYING, Scene, sample_scene
+from ..world.scenes import ACTIONS, MAX_PEOPLE, STAYING, Scene, sample_scene
 
 __all__ = [
     "DrawnAhead",
@@ -93,9 +93,11 @@ class PromptConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a number that is none."""
+        """Refuse numbers that are none."""
         if self.workers < 0:
             raise InputError(f"prompts.workers={self.workers} must be at least 0")
+        if not self.people or not all(1 <= count <= MAX_PEOPLE for count in self.people):
+            raise InputError(f"prompts.people={list(self.people)}: give numbers from 1 to {MAX_PEOPLE}")
 
 
 Check = Callable[[str, str], None]
@@ -119,17 +121,18 @@ def check_files(*configs: PromptConfig) -> None:
     A run would come to a damaged picture after hours. Raises InputError that names every such line.
     """
     sources = {(config.source, config.refined) for config in configs if config.source != WORLD}
-    lines = {
-        file: f"{source!r}, {case.id}"
+    lines = [
+        (f"{source!r}, {case.id}", file)
         for source, refined in sorted(sources)
         for case in read_cases(Path(source), refined)
         for file in case.references
-    }
+    ]
+    files = list(dict.fromkeys(file for _, file in lines))
     with ThreadPoolExecutor() as pool:
-        reasons = zip(lines.values(), pool.map(_why_not, lines), strict=True)
-        wrong = [f"{line}: {why}" for line, why in reasons if why]
+        reasons = dict(zip(files, pool.map(_why_not, files), strict=True))
+    wrong = [f"{line}: {reasons[file]}" for line, file in lines if reasons[file]]
     if wrong:
-        raise InputError(f"prompts: {len(wrong)} pictures cannot be used:\n" + "\n".join(wrong))
+        raise InputError("prompts: pictures that cannot be used:\n" + "\n".join(wrong))
 
 
 def _why_not(file: Path) -> str | None:
@@ -211,7 +214,7 @@ class WorldPrompts:
     def __init__(self, config: PromptConfig, seed: int, split: str, check: Check) -> None:
         """See `make_prompts`."""
         self._config, self._seed, self.split, self._check = config, seed, split, check
-        self.prompt(0)  # wrong actions and numbers of people are told here
+        self.prompt(0)  # wrong actions are told here
 
     def prompt(self, number: int) -> Prompt:
         """Prompt `number`, from 0."""

@@ -40,7 +40,8 @@ class RolloutConfig:
     """How rollouts are made.
 
     members: videos of a group. batch: videos at once; divides `members`, or is a multiple of it. steps,
-    guidance_scale, solver: of rollouts, None for the preset's. noise, level: see flow.gaussian_step.
+    guidance_scale: of rollouts, None for the preset's. noise, level: of steps with noise, which only
+    objective.method grpo has, see flow.gaussian_step.
     same_noise: all members of a group begin with the same noise.
     """
 

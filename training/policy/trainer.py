@@ -6,29 +6,24 @@ some groups, scores them, and updates the adapter by each video's advantage over
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from igrpo_sdk.adapters.files import read_adapter
 from igrpo_sdk.adapters.info import AdapterInfo
-from igrpo_sdk.adapters.lora import add_adapter, save_adapter
+from igrpo_sdk.adapters.lora import save_adapter
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_parameters
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.faces.report import IdentityReport
-from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.requests import check_text
 from igrpo_sdk.sampling import make_solver
 
 from .. import checkpoint
-from ..pretrain.attention import FusibleAttnProcessor
 from ..pretrain.loop import Average
 from ..rewards.composition import make_rewards
 from ..rewards.guards import PromptGuard
@@ -37,15 +32,16 @@ from ..rewards.scoring import Pending, Scorer
 from .advantages import best_member, group_advantages, score_table
 from .config import PolicyRecipe, check_same_recipe, plain
 from .credit import face_credit
-from .evaluation import Evaluator
+from .evaluation import AlarmError, Evaluator
 from .log import PolicyLog
-from .processes import Processes
+from .model import load_pipeline, prepare_transformer
+from .processes import Processes, quick_threads
 from .prompts import DrawnAhead, check_files
 from .rollout import Chunk, EncodedGroups, Group, Video, encode_groups, make_chunks
-from .sharding import check_lockstep, shard
+from .sharding import check_lockstep
 from .update import Learner, Sums, levels_within
 
-__all__ = ["prepare_transformer", "train_policy"]
+__all__ = ["train_policy"]
 
 
 def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
@@ -55,14 +51,19 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
     `output/tensorboard`. `resume`: as `checkpoint.find`; the recipe must then be the one it was begun with.
 
     Raises InputError for a recipe that does not fit the model or its data, NumericsError for a loss that is
-    not finite, RewardError when rewards fail again and again.
+    not finite, RewardError when rewards fail again and again, AlarmError when the alarm stops the run: all is
+    saved then, but no adapter is written.
     """
-    sys.setswitchinterval(2e-5)  # of 5 ms: a thread that scores would hold up the one that launches kernels
-    run = _Run(recipe, output, device)
+    with quick_threads():
+        return _train(_Run(recipe, output, device), resume)
+
+
+def _train(run: _Run, resume: str | None) -> Path:
     run.restore(resume)
     with run.prompts, run.scorer, run.log:
         run.log.event("begin", run.step, run.elapsed, run.facts)
-        while not run.evaluate() and not run.finished:
+        run.evaluate()
+        while not run.finished:
             with run.log.timed("rollout"):
                 parts = [run.roll(groups) for groups in run.take_groups()]
             with run.log.timed("waiting_for_scores"):
@@ -72,6 +73,7 @@ def train_policy(recipe: PolicyRecipe, output: Path, resume: str | None = None, 
                 for part in parts:
                     run.update(part, advantages, run.credit(part))
             run.finish_step()
+            run.evaluate()
         run.save()
     return run.export()
 
@@ -82,16 +84,14 @@ class _Run:
     def __init__(self, recipe: PolicyRecipe, output: Path, device: str) -> None:
         self.recipe, self.output, self.step = recipe, output, 0
         self._behind, self._start = 0.0, time.monotonic()
-        self.processes = Processes(device)
+        scoring = recipe.rewards.scoring
+        self.processes = Processes(device, scoring.patience * scoring.timeout)
         if recipe.sharded:
             check_lockstep(recipe, self.processes.count)
         if self.processes.first:
             check_files(recipe.prompts, recipe.evaluation.prompts)  # loading the model takes longer
-        self.pipe = IdentityPipeline.from_pretrained(
-            recipe.model, adapter="none", device=self.processes.device, dtype=getattr(torch, recipe.dtype)
-        )
-        if recipe.geometry is not None:
-            self.pipe.preset = replace(self.pipe.preset, geometry=recipe.geometry)
+        dtype = getattr(torch, recipe.dtype)
+        self.pipe = load_pipeline(recipe, device=self.processes.device, dtype=dtype)
         self.settings = self.pipe.preset.generation(
             steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
         )
@@ -110,7 +110,7 @@ class _Run:
         )
         self._add_adapter()
         if recipe.compile:
-            self.pipe.backbone.compile_decoder(getattr(torch, recipe.dtype))
+            self.pipe.backbone.compile_decoder(dtype)
         self.measurer = Measurer.load(recipe.rewards.measuring) if recipe.objective.face_credit else None
         rewards = make_rewards(recipe.rewards, self.measurer)
         self.prompt_guard = next((one for one in rewards if isinstance(one, PromptGuard)), None)
@@ -161,14 +161,15 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or the time is over."""
+        """Whether all steps are done, or the time is over, by the clock of any process."""
         limit = self.recipe.max_seconds
-        return self.step >= self.recipe.steps or (limit is not None and self.elapsed >= limit)
+        late = limit is not None and any(self.processes.gather([self.elapsed >= limit]))
+        return late or self.step >= self.recipe.steps
 
-    def evaluate(self) -> bool:
-        """Evaluate the averaged adapter if it is time to; whether the alarm says to stop."""
+    def evaluate(self) -> None:
+        """Evaluate the averaged adapter if it is time to. Raises AlarmError if the alarm says to stop."""
         if self.step % self.recipe.evaluation.every:
-            return False
+            return
         with self.average.applied():
             found = self.evaluator.evaluate()
         if self.recipe.evaluation.keep:
@@ -178,7 +179,12 @@ class _Run:
         reason = self.evaluator.alarm(self.step, found.numbers)
         if reason is not None:
             self.log.event("alarm", self.step, self.elapsed, {"reason": reason})
-        return reason is not None
+            self.save()
+            raise AlarmError(
+                f"step {self.step}: {reason}. The run is saved in {self.output}, its adapter is not written; "
+                "begin anew with more weight on what fell, a larger objective.kl or a lower "
+                "update.learning_rate, or go on all the same with --resume auto and a larger alarm.drop"
+            )
 
     def take_groups(self) -> list[EncodedGroups]:
         """This process's groups of the step, a list for each update."""
@@ -306,7 +312,12 @@ class _Run:
             count = videos * objective.draws
             self.learner.matching(chunk, range(len(keys)), values, count, self.sums, faces)
         else:
-            best = [row for row, key in enumerate(keys) if key == best_member(advantages, key[0])]
+            # Of a group that nobody was scored of, or that is all alike, none is the best.
+            best = [
+                row
+                for row, key in enumerate(keys)
+                if advantages[key] > 0 and key == best_member(advantages, key[0])
+            ]
             self.learner.matching(chunk, best, torch.ones(len(best)), groups * objective.draws, self.sums)
 
     def finish_step(self) -> None:
@@ -365,28 +376,6 @@ class _Run:
                 save_adapter(target, transformer, self.info, overwrite=True)
         self.processes.wait()
         return target
-
-
-def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Processes) -> list[nn.Parameter]:
-    """Give a transformer its adapter, and what a recipe says of it; returns the parameters to train.
-
-    Products of float32 use TF32 from then on in the whole process, unless the recipe's dtype is float32.
-    """
-    parameters = add_adapter(transformer, recipe.lora, recipe.seed)
-    if recipe.dtype != "float32":
-        # The adapter is float32; beside a model of half precision TF32 is more than exact enough for it.
-        torch.set_float32_matmul_precision("high")
-    if recipe.checkpointing:
-        transformer.enable_gradient_checkpointing()
-    if recipe.compile:
-        # VACE's first block and its others, with and without adapter and gradients, are six versions; batches
-        # of another shape would pass the limit of 8.
-        torch._dynamo.config.recompile_limit = 32
-        transformer.set_attn_processor(FusibleAttnProcessor())
-        transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
-    if recipe.sharded:
-        shard(transformer, processes)
-    return parameters
 
 
 def _check_enough(distinct: int | None, groups: int) -> None:

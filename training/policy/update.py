@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -72,6 +73,9 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        for name in ("face_credit", "acting_credit", "motion", "motion_gain", "kl"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"objective.{name}={getattr(self, name)} must be finite")
         if not 0 < self.clip < 1 or self.kl < 0:
             raise InputError(f"objective.clip={self.clip} must be in (0, 1), kl={self.kl} at least 0")
         if self.draws < 1:
@@ -250,11 +254,11 @@ class Learner:
         sums.add(
             ratio_error=measured.exp().sub(1).abs().max(),
             approx_kl=0.5 * measured.square().mean(),
-            clip_fraction=clip_fraction(log_ratio.detach(), objective.clip),
         )
         if objective.ratio_norm:
             old = mean.detach() if self.exact else transition.mean
             log_ratio = ratio_norm(log_ratio, (mean - old).square().flatten(1).mean(1), gaussian.std)
+        sums.add(clip_fraction=clip_fraction(log_ratio.detach(), objective.clip))
         return clipped_surrogate(log_ratio, advantages, objective.clip)
 
     def _divergence(self, chunk: Chunk, transition: Transition, velocity: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import torch
 
 from igrpo_sdk.errors import InputError
 
@@ -60,9 +63,9 @@ class MotionTerm(Term):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTerm(Term):
-    """`PromptGuard`; device: where the reader runs, "cpu" or "cuda"."""
+    """`PromptGuard`; device: where the reader runs."""
 
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,8 @@ def make_rewards(config: RewardsConfig, measurer: Measurer | None = None) -> lis
     if config.motion:
         rewards.append(MotionGuard(config.motion.floor))
     if config.prompt:
+        if config.prompt.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("rewards.prompt.device=cuda: this machine has no GPU for torch; set it to cpu")
         rewards.append(PromptGuard(device=config.prompt.device))
     if config.copy_paste and measurer:
         rewards.append(CopyPasteGuard(measurer, config.copy_paste.ceiling))
