@@ -175,12 +175,12 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
     "alignment_ablations": Grid(
         rows=(
             ("the recipe, 16 groups a step", "recipe_"),
-            ("fast: groups of 8, no reader of scenes, weighed as guidance", "fast_"),
             ("the same, 4 groups", "four_groups_"),
             ("the same, refined prompts", "refined_"),
             ("the same, adapter in both passes of guidance", "both_passes_"),
             ("the same, motion not held", "not_held_"),
             ("the same, no guards, no divergence either", "no_guards_"),
+            ("fast: groups of 8, no reader of scenes, weighed as guidance", "fast_"),
             ("credit by whole video: mean and worst person", "whole_video_"),
             ("the same, mean only", "whole_video_mean_"),
             ("the same, worst person only", "whole_video_worst_"),

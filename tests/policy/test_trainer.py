@@ -182,11 +182,11 @@ def test_the_best_of_a_group_is_better_than_another(
     tiny_directory: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of groups whose videos are all alike, as the reward sees them, none is learned from."""
-    learned, matching = list[int](), Learner.matching
+    learned, matching = list[float](), Learner.matching
 
-    def watched(self: Learner, chunk: Chunk, rows: Sequence[int], *given: Any) -> None:
-        learned.append(len(rows))
-        matching(self, chunk, rows, *given)
+    def watched(self: Learner, chunk: Chunk, rows: Sequence[int], weights: Tensor, *given: Any) -> None:
+        learned.extend(weights.tolist())
+        matching(self, chunk, rows, weights, *given)
 
     monkeypatch.setattr(Learner, "matching", watched)
     tables = {0: [0.1, 0.2], 1: [0.3, 0.3]}
@@ -196,7 +196,7 @@ def test_the_best_of_a_group_is_better_than_another(
     )
     changed = recipe(tiny_directory, prompts, steps=1, objective={"method": "best_of_n"})
     train_policy(changed, tmp_path, device="cpu")
-    assert sorted(learned) == [0, 0, 1]
+    assert sorted(learned) == [0.0, 0.0, 1.0]
 
 
 def test_resumed_is_unbroken(

@@ -162,13 +162,13 @@ def read_policy_recipe(recipe: str, overrides: Sequence[str] = ()) -> PolicyReci
 def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise InputError with the differences unless a run goes on with the recipe it was begun with.
 
-    How long it runs, how often it writes, what it is called and when the alarm stops it may change.
+    How long it runs, how often it writes, what it is called and how soon the alarm stops it may change.
     """
-    free = ("steps", "max_seconds", "checkpoint_every", "hardware", "alarm")
-    before, now = (_flat({k: v for k, v in one.items() if k not in free}) for one in (old, new))
+    before, now = _flat(old), _flat(new)
+    free = ("steps", "max_seconds", "checkpoint_every", "hardware", "alarm.drop", "alarm.patience")
     changed = [
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
-        for name in sorted({*before, *now})
+        for name in sorted({*before, *now} - {*free})
         if before.get(name) != now.get(name)
     ]
     if changed:

@@ -124,7 +124,7 @@ class Evaluator:
         No generator but the videos' own is touched, so that a run does not depend on how often it looks.
         """
         config = self._config
-        rollouts, handles, shown = list[Rollout](), [], []
+        rollouts, handles, made_of = list[Rollout](), [], dict[int, Tensor]()
         for some in self._batches():
             prompts = [self._prompts[number] for number in some]
             videos = self._pipe(
@@ -135,7 +135,7 @@ class Evaluator:
                 batch_size=config.batch,
             )
             frames = [torch.from_numpy(video.frames) for video in videos]
-            shown += frames
+            made_of.update(zip(some, frames, strict=True))
             made = [prompt.rollout(video, -1) for prompt, video in zip(prompts, frames, strict=True)]
             handles.append(self._scorer.submit(made))
             rollouts += made
@@ -146,7 +146,8 @@ class Evaluator:
             for k in range(len(next(iter(terms.values()))))
         ]
         rows = [row | {"frame_motion": one} for row, one in zip(scored, motion, strict=True)]
-        return Evaluated(self._processes.gather(rows), tuple(shown[: config.shown]))
+        shown = tuple(made_of[number] for number in sorted(made_of)[: config.shown])
+        return Evaluated(self._processes.gather(rows), shown)
 
     def _batches(self) -> Iterator[list[int]]:
         """This process's prompts, by number, those with as many references together: one shape of a batch."""

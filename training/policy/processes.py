@@ -18,8 +18,8 @@ __all__ = ["PATIENCE", "Processes", "quick_threads"]
 T = TypeVar("T")
 
 PATIENCE = 100.0
-"""Seconds that a process waits for another before it gives up, beside what rewards may take. Of one that died
-the others know at once, or are ended by what started them; this is for one that hangs.
+"""Seconds that a process waits for another before it gives up, beside those that one may be behind. Of one that
+died the others know at once, or are ended by what started them; this is for one that hangs.
 """
 
 
@@ -33,7 +33,7 @@ class Processes:
 
     def __init__(self, device: str, longest: float = 0.0) -> None:
         """`device`: "auto" or "cpu"; GPUs are dealt out by accelerate. `longest`: seconds that one may be
-        alone with its rewards while the others wait.
+        behind the others, with rewards that are slow or a model that compiles.
         """
         waits = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=PATIENCE + longest))
         self._accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[waits])

@@ -312,13 +312,11 @@ class _Run:
             count = videos * objective.draws
             self.learner.matching(chunk, range(len(keys)), values, count, self.sums, faces)
         else:
-            # Of a group that nobody was scored of, or that is all alike, none is the best.
-            best = [
-                row
-                for row, key in enumerate(keys)
-                if advantages[key] > 0 and key == best_member(advantages, key[0])
-            ]
-            self.learner.matching(chunk, best, torch.ones(len(best)), groups * objective.draws, self.sums)
+            best = [row for row, key in enumerate(keys) if key == best_member(advantages, key[0])]
+            # Of a group that nobody was scored of, or that is all alike, none is better than another. It is
+            # passed through all the same: with a sharded model others would wait.
+            weights = (values[best] > 0).double()
+            self.learner.matching(chunk, best, weights, groups * objective.draws, self.sums)
 
     def finish_step(self) -> None:
         """Count the step, write its numbers, and a checkpoint if it is time to."""

@@ -122,8 +122,8 @@ class RewardsConfig:
 
     def _local(self) -> dict[str, Term]:
         """The terms that are scored here."""
-        found = {name: getattr(self, name) for name in ("faces", "motion", "prompt", "copy_paste")}
-        return {name: term for name, term in found.items() if term is not None}
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: term for name, term in found.items() if isinstance(term, Term)}
 
 
 def make_rewards(config: RewardsConfig, measurer: Measurer | None = None) -> list[Reward]:
