@@ -18,8 +18,8 @@ __all__ = ["PATIENCE", "Processes", "quick_threads"]
 T = TypeVar("T")
 
 PATIENCE = 100.0
-"""Seconds that a process waits for another before it gives up, beside those that one may be behind. Of one that
-died the others know at once, or are ended by what started them; this is for one that hangs.
+"""Seconds that a process waits for another before it gives up, beside those that one may be behind. Of one
+that died the others know at once, or are ended by what started them; this is for one that hangs.
 """
 
 
