@@ -161,7 +161,7 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
     "alignment_tiny_vace": _ALIGNMENT,
     "alignment_shipped": _ALIGNMENT,
     "alignment_curve": Grid(
-        rows=tuple((f"after {step} steps", f"step_{step}_") for step in range(0, 193, 64)),
+        rows=tuple((f"after {step} steps", f"step_{step}_") for step in range(0, 193, 32)),
         columns=(
             ("reward: faces", "reward_faces"),
             ("judge: similarity at the place", "judge_owned"),
