@@ -8,7 +8,7 @@ An arm is the recipe with a few changes, trained on the same number of videos. I
 make the same videos of validation people; `_gain` is the difference of their `faces` score in its own units,
 with the paired bootstrap interval. `_seconds` are those of the steps: rollouts, waiting for scores, updates;
 loading, compiling and evaluating are not in it. An arm that is there is not trained again, so that several
-GPUs can each take some. `fast`, `window` and `paper` are the methods of full-size recipes, at this size.
+GPUs can each take some. `fast` and `paper` are the methods of full-size recipes, at this size.
 """
 
 from __future__ import annotations

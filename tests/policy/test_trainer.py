@@ -507,7 +507,7 @@ def test_the_alarm() -> None:
 def test_the_alarm_ends_the_run_and_writes_no_adapter(
     tiny_directory: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It can go on with another alarm; one that watches nothing there is is refused."""
+    """It can go on with another alarm; one that watches what is not there is refused."""
     monkeypatch.setattr(Evaluator, "alarm", lambda self, step, numbers: "it breaks" if step == 2 else None)
     watched = {"reward": "motion", "guards": ("motion",)}
     with pytest.raises(AlarmError, match=r"step 2: it breaks\. .* a larger alarm.drop"):

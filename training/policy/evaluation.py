@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from ..rewards.guards import mean_motion
 from ..rewards.scoring import Scorer
 from .processes import Processes
 from .prompts import PromptConfig, make_prompts
+from .rollout import Group, plan_chunks
 
 __all__ = ["Alarm", "AlarmError", "Evaluated", "EvaluationConfig", "Evaluator", "evaluator_alone"]
 
@@ -124,41 +124,36 @@ class Evaluator:
         No generator but the videos' own is touched, so that a run does not depend on how often it looks.
         """
         config = self._config
-        rollouts, handles, made_of = list[Rollout](), [], dict[int, Tensor]()
+        rollouts, handles = dict[int, Rollout](), []
         for some in self._batches():
             prompts = [self._prompts[number] for number in some]
             videos = self._pipe(
                 [prompt.references for prompt in prompts],
                 [prompt.given for prompt in prompts],
-                seed=list(some),
+                seed=some,
                 steps=config.steps,
                 batch_size=config.batch,
             )
             frames = [torch.from_numpy(video.frames) for video in videos]
-            made_of.update(zip(some, frames, strict=True))
             made = [prompt.rollout(video, -1) for prompt, video in zip(prompts, frames, strict=True)]
             handles.append(self._scorer.submit(made))
-            rollouts += made
-        motion = [mean_motion(rollout) for rollout in rollouts]
+            rollouts.update(zip(some, made, strict=True))
+        motion = [mean_motion(rollout) for rollout in rollouts.values()]
         scored = [
             {name: scores[k] for name, scores in terms.items()}
             for terms in (handle.result() for handle in handles)
             for k in range(len(next(iter(terms.values()))))
         ]
         rows = [row | {"frame_motion": one} for row, one in zip(scored, motion, strict=True)]
-        shown = tuple(made_of[number] for number in sorted(made_of)[: config.shown])
+        shown = tuple(rollouts[number].frames for number in sorted(rollouts)[: config.shown])
         return Evaluated(self._processes.gather(rows), shown)
 
     def _batches(self) -> Iterator[list[int]]:
-        """This process's prompts, by number, those with as many references together: one shape of a batch."""
-
-        def references(number: int) -> int:
-            return len(self._prompts[number].references)
-
-        mine = sorted(self._processes.share(range(self._config.count)), key=references)
-        for _, alike in groupby(mine, references):
-            numbers, size = list(alike), self._config.batch
-            yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
+        """This process's prompts, by number, batched as those of rollouts are, of one member each."""
+        numbers = self._processes.share(range(self._config.count))
+        groups = [Group(number, self._prompts[number]) for number in numbers]
+        for rows in plan_chunks(groups, 1, self._config.batch):
+            yield [groups[index].number for index, _ in rows]
 
     def alarm(self, step: int, numbers: Mapping[str, float]) -> str | None:
         """Why the run should stop after the evaluation of a step, or None. A step counts once, though a run
