@@ -1,4 +1,4 @@
-"""What each choice of the `tiny_vace` recipe is worth: the numbers of docs/results/alignment_ablations.json.
+"""What each choice of the `tiny_vace` recipe is worth: docs/results/alignment_ablations.json.
 
     python examples/benchmarks/alignment_ablations.py train --output runs/ablations
     python examples/benchmarks/alignment_ablations.py train --output runs/ablations --arms+=fast --arms+=paper
