@@ -133,9 +133,6 @@ def test_credit_of_faces(tiny_directory: Path, prompts: Path, tmp_path: Path) ->
     assert same(*made)
     with pytest.raises(InputError, match="face_credit needs rewards.faces"):
         recipe(tiny_directory, prompts, objective={"method": "awm", "face_credit": 1.0})
-    objective = {"method": "awm", "face_credit": 1.0, "acting_credit": 1.0}
-    with pytest.raises(InputError, match="acting_credit needs rewards.prompt"):
-        recipe(tiny_directory, prompts, objective=objective, rewards=rewards)
 
 
 class Brightness:

@@ -31,7 +31,7 @@ def report(*people: PersonReport) -> IdentityReport:
 def credit(*reports: IdentityReport | None, clip: float = 5.0) -> list[torch.Tensor]:
     """Of one group."""
     videos = {(7, member): one for member, one in enumerate(reports)}
-    return list(face_credit(videos, {}, 1.0, CELL, SHAPE, 0.01, clip).values())
+    return list(face_credit(videos, CELL, SHAPE, 0.01, clip).values())
 
 
 def test_latents_of_a_box() -> None:
@@ -99,23 +99,6 @@ def test_who_enters_late_is_not_the_worse() -> None:
     assert better[0, 1, 1] > late_one[0, 1, 1] > worse_one[0, 1, 1] and better[1, 1, 1] == late_one[1, 1, 1]
 
 
-def test_who_acts_as_the_prompt_says_is_credited() -> None:
-    """Two equal faces, of whom one nods; a third was not read, and counts as neither."""
-    videos = {(0, member): report(person(0.5, 1)) for member in range(3)}
-    acting = {(0, 0): [0.9], (0, 1): [0.1], (0, 2): None}
-    nods, stares, unread = face_credit(videos, acting, 2.0, CELL, SHAPE, 0.01, 5.0).values()
-    assert nods[:, 1, 1].tolist() == pytest.approx([2.0, 2.0])
-    assert torch.equal(nods, -stares) and not unread.any()
-
-
-def test_who_all_act_as_the_prompt_says_are_hardly_told_apart() -> None:
-    videos = {(0, member): report(person(0.5, 1)) for member in range(2)}
-    acting = {(0, 0): [1.0], (0, 1): [0.99]}
-    more, less = face_credit(videos, acting, 1.0, CELL, SHAPE, 0.001, 5.0).values()
-    assert more[:, 1, 1].tolist() == pytest.approx([0.05, 0.05], rel=1e-3)
-    assert torch.equal(more, -less)
-
-
 def test_who_stands_at_the_place_is_credited() -> None:
     """A face that looks like person 1 stands elsewhere: what counts is the face at their place."""
     box = (32.0, 13.0, 36.0, 17.0)
@@ -132,6 +115,6 @@ def test_rendered_people(measurer: Measurer, right: Rollout, strangers: Rollout)
     assert measurer.reports(rollouts) == measurer.known(rollouts)
     shape = (2, right.frames.shape[1] // 4, right.frames.shape[2] // 4)
     videos = {(0, member): one for member, one in enumerate(measurer.known(rollouts))}
-    good, bad = face_credit(videos, {}, 1.0, (4, 4), shape, 0.01, 5.0).values()
+    good, bad = face_credit(videos, (4, 4), shape, 0.01, 5.0).values()
     assert torch.equal(good, -bad) and float(good.min()) == 0
     assert 0.02 < float((good > 0).float().mean()) < 0.8

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -175,15 +175,11 @@ class SceneReader(nn.Module):
         occupied, action, looks = self.place(pooled[:, :-1]).split(sizes, -1)
         return Logits(count, background, light, occupied.squeeze(-1), action, looks)
 
-    def read(self, videos: NDArray[np.uint8], batch: int = 8) -> list[Reading]:
-        """Read clips uint8 (B, T, H, W, 3) of the geometry the reader was trained for; InputError for
-        another.
-        """
-        return readings_of(self.look_at(videos, batch))
-
     @torch.no_grad()
-    def look_at(self, videos: NDArray[np.uint8], batch: int = 8) -> Logits:
-        """What `read` reads from: the network's answers, of `batch` clips at a time."""
+    def read(self, videos: NDArray[np.uint8], batch: int = 8) -> list[Reading]:
+        """Read clips uint8 (B, T, H, W, 3) of the geometry the reader was trained for, `batch` at a time;
+        InputError for another.
+        """
         config = self.config
         expected = (config.num_frames, config.height, config.width, 3)
         if videos.dtype != np.uint8 or videos.shape[1:] != expected:
@@ -191,8 +187,8 @@ class SceneReader(nn.Module):
                 f"videos are {videos.dtype} {videos.shape}: the reader takes uint8 clips of {expected}"
             )
         device = self.stem.weight.device
-        answers = [self(to_input(clips.to(device))) for clips in torch.from_numpy(videos).split(batch)]
-        return Logits(*(torch.cat([getattr(one, field.name) for one in answers]) for field in fields(Logits)))
+        batches = torch.from_numpy(videos).split(batch)
+        return [one for clips in batches for one in readings_of(self(to_input(clips.to(device))))]
 
 
 def to_input(frames: Tensor) -> Tensor:
@@ -286,18 +282,6 @@ def follow(reading: Reading, scene: Scene) -> Followed:
         action=action,
         does=tuple(p and a for p, a in zip(place, action, strict=True)),
     )
-
-
-def doing(logits: Logits, scenes: Sequence[Scene]) -> list[list[float]]:
-    """For each of B clips, how probable it is, in [0, 1], that somebody stands at the place of each person of
-    its scene and does what the prompt says, in reference order. Who it is is not asked.
-    """
-    occupied, action = logits.occupied.sigmoid().cpu(), logits.action.softmax(-1).cpu()
-    does = occupied[:, :, None] * action  # [B, places, actions]
-    return [
-        [float(clip[PLACES.index(actor.place), ACTIONS.index(actor.action)]) for actor in scene.actors]
-        for clip, scene in zip(does, scenes, strict=True)
-    ]
 
 
 def background_share(clips: Sequence[Followed]) -> float | None:

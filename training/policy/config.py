@@ -130,8 +130,6 @@ class PolicyRecipe:
                 )
         if self.objective.face_credit and self.rewards.faces is None:
             raise InputError("objective.face_credit needs rewards.faces, if only with weight 0")
-        if self.objective.acting_credit and self.rewards.prompt is None:
-            raise InputError("objective.acting_credit needs rewards.prompt, if only with weight 0")
         if self.objective.method == "awm" and self.update.updates > 1:
             raise InputError(
                 f"update.updates={self.update.updates}: objective.method=awm learns from a rollout once; "

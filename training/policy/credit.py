@@ -23,9 +23,6 @@ from .rollout import Video
 __all__ = ["face_cells", "face_credit"]
 
 Box = tuple[float, float, float, float]
-# Of `acting`, in [0, 1]: where all members do as they should, their standard deviation is 0.0003 to 0.02 on
-# tiny-vace's own videos, and says nothing.
-_ACTING_FLOOR = 0.1
 # Of a box's sides. Noise put into these latents of tiny-vace's videos moves likeness four times as much as
 # noise in all others within 1.5 sides, which are 2.4 times as many and would add as much noise to a gradient.
 _INNER = 0.8
@@ -60,8 +57,6 @@ def face_cells(
 
 def face_credit(
     reports: Mapping[Video, IdentityReport | None],
-    acting: Mapping[Video, Sequence[float] | None],
-    acting_weight: float,
     cell: tuple[int, int],
     shape: Sequence[int],
     floor: float,
@@ -70,20 +65,18 @@ def face_credit(
     """What the latents of each video, by (group, member), weigh: float32 [T, h, w].
 
     The sum over people of their advantage in each frame, where their face is: how much more it is like them
-    than like anybody else of the references (with one reference: how much it is like them), and with its
-    weight how well they act as the prompt says, both normalised over the members of the group
-    (`advantages.normalise`) to [-clip, clip]. With places a person's face is the one that stands at their
-    place. Without, nobody who is not seen in a frame is compared there: people may enter, and those who do
-    so early would else be the better ones. Of every latent the mean over the group is taken off: where a face
-    is that others lack, it would else be rewarded for being there, and what all members have in common, which
-    no advantage may teach, would be learned. 0 everywhere for a video without a report.
+    than like anybody else of the references (with one reference: how much it is like them), normalised over
+    the members of the group (`advantages.normalise`) to [-clip, clip]. With places a person's face is the one
+    that stands at their place. Without, nobody who is not seen in a frame is compared there: people may
+    enter, and those who do so early would else be the better ones. Of every latent the mean over the group is
+    taken off: where a face is that others lack, it would else be rewarded for being there, and what all
+    members have in common, which no advantage may teach, would be learned. 0 everywhere for a video without a
+    report.
 
     Args:
         reports: of every video; None for one that was not measured.
-        acting: of every video, one number a person; None, or no entry, where that is not known.
-        acting_weight: of `acting`, beside 1 for the faces.
         cell, shape: see `face_cells`.
-        floor, clip: of advantages; `acting` has a floor of its own.
+        floor, clip: of advantages.
     """
     groups = defaultdict[int, list[Video]](list)
     for video in reports:
@@ -95,10 +88,6 @@ def face_credit(
             continue
         scores = [[_compared(person) for person in report.people] for _, report in known]
         advantages = _over_members(torch.tensor(scores, dtype=torch.float64), floor, clip)
-        unknown = [math.nan] * len(scores[0])
-        acts = [[[value] for value in acting.get(video) or unknown] for video, _ in known]
-        acts_advantages = _over_members(torch.tensor(acts, dtype=torch.float64), _ACTING_FLOOR, clip)
-        advantages = advantages + acting_weight * acts_advantages
         for (video, report), of_people in zip(known, advantages.tolist(), strict=True):
             for person, of_frames in zip(report.people, of_people, strict=True):
                 credit[video] += face_cells(_boxes(person), of_frames, report.frame_numbers, cell, shape)

@@ -10,7 +10,6 @@ from torch import Tensor
 __all__ = [
     "clip_fraction",
     "clipped_surrogate",
-    "first_order_matching",
     "motion_gain",
     "ratio_norm",
     "step_weights",
@@ -36,16 +35,6 @@ def ratio_norm(log_ratio: Tensor, mean_shift: Tensor, std: float) -> Tensor:
 def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
     """Share of ratios outside [1 - clip, 1 + clip]."""
     return ((log_ratio.exp() - 1).abs() > clip).double().mean()
-
-
-def first_order_matching(error: Tensor, change: Tensor) -> Tensor:
-    """The part of error^2 that is linear in the change that an adapter made to the prediction.
-
-    With e0 = error - change, the error without the adapter, error^2 = e0^2 + 2 e0 change + change^2, of which
-    the second term is left. The third, with a negative weight, rewards a change for being large already: what
-    has been learned of bad samples grows by itself. The gradient goes through `change` alone.
-    """
-    return 2 * (error - change).detach() * change
 
 
 def motion_gain(change: Tensor, latents: Tensor, places: Tensor | None = None) -> Tensor:

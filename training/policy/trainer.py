@@ -26,7 +26,6 @@ from igrpo_sdk.sampling import make_solver
 from .. import checkpoint
 from ..pretrain.loop import Average
 from ..rewards.composition import make_rewards
-from ..rewards.guards import PromptGuard
 from ..rewards.measuring import Measurer
 from ..rewards.scoring import Pending, Scorer
 from .advantages import best_member, group_advantages, score_table
@@ -112,9 +111,7 @@ class _Run:
         if recipe.compile:
             self.pipe.backbone.compile_decoder(dtype)
         self.measurer = Measurer.load(recipe.rewards.measuring) if recipe.objective.face_credit else None
-        rewards = make_rewards(recipe.rewards, self.measurer)
-        self.prompt_guard = next((one for one in rewards if isinstance(one, PromptGuard)), None)
-        self.scorer = Scorer(rewards, recipe.rewards.scoring)
+        self.scorer = Scorer(make_rewards(recipe.rewards, self.measurer), recipe.rewards.scoring)
         self.evaluator = Evaluator(recipe.evaluation, recipe.alarm, self.pipe, self.scorer, self.processes)
         self.learner = Learner(
             self.pipe.backbone, recipe.objective, self.settings.guidance_scale, recipe.update.updates == 1
@@ -253,18 +250,14 @@ class _Run:
         """What latents of faces weigh beside the advantage of the video; nothing without `face_credit`."""
         if self.measurer is None:
             return {}
-        reports, acting = dict[Video, IdentityReport | None](), dict[Video, list[float] | None]()
+        reports = dict[Video, IdentityReport | None]()
         for chunk, _ in part:
             reports.update(zip(chunk.videos, self.measurer.known(chunk.rollouts), strict=True))
-            if self.prompt_guard is not None:
-                acting.update(zip(chunk.videos, self.prompt_guard.known(chunk.rollouts), strict=True))
         if not reports:  # more processes than groups
             return {}
         chunk, config = part[0][0], self.recipe.advantage
         return face_credit(
             reports,
-            acting,
-            self.recipe.objective.acting_credit,
             chunk.cell,
             chunk.trajectory.video_latents.shape[2:],
             config.std_floor,

@@ -22,7 +22,6 @@ from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise, step
 from .loss import (
     clip_fraction,
     clipped_surrogate,
-    first_order_matching,
     motion_gain,
     ratio_norm,
     step_weights,
@@ -42,9 +41,7 @@ class Objective:
     loss of the best video of each group alone. For the latter two, draws: of a noise level and noise for each
     video; the levels are those of the sampler's at which the adapter is used (`lora.noise_levels`). Of "awm"
     alone, face_credit: weight of each person's own advantage, which only the latents of their face get
-    (`credit.face_credit`), beside that of the whole video; acting_credit: in it, weight of how well they act
-    as the prompt says beside their likeness of 1, which needs the reward `prompt`. first_order: of the
-    loss only what is linear in the adapter's change of the velocity (`loss.first_order_matching`).
+    (`credit.face_credit`), beside that of the whole video.
 
     Not of "grpo", motion: weight of the squared difference between motion_gain and what the adapter adds to
     the motion of the video that each draw predicts (`loss.motion_gain`); with face_credit, of its faces.
@@ -60,8 +57,6 @@ class Objective:
     method: Literal["grpo", "awm", "best_of_n"] = "grpo"
     draws: int = 2
     face_credit: float = 0.0
-    acting_credit: float = 0.0
-    first_order: bool = False
     clip: float = 1e-3
     weighted: bool = True
     ratio_norm: bool = False
@@ -73,7 +68,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("face_credit", "acting_credit", "motion", "motion_gain", "kl"):
+        for name in ("face_credit", "motion", "motion_gain", "kl"):
             if not math.isfinite(getattr(self, name)):
                 raise InputError(f"objective.{name}={getattr(self, name)} must be finite")
         if not 0 < self.clip < 1 or self.kl < 0:
@@ -84,12 +79,6 @@ class Objective:
             raise InputError(
                 f"objective.face_credit={self.face_credit} must be at least 0, and is of method awm alone"
             )
-        if self.acting_credit < 0 or (self.acting_credit and not self.face_credit):
-            raise InputError(
-                f"objective.acting_credit={self.acting_credit} must be at least 0, and needs face_credit"
-            )
-        if self.first_order and self.method != "awm":
-            raise InputError("objective.first_order=true is of method awm alone: set it to false")
         if self.motion < 0 or (self.motion and self.by_steps):
             raise InputError(
                 f"objective.motion={self.motion} must be at least 0, and is not of method grpo: set it to 0"
@@ -209,11 +198,8 @@ class Learner:
             error = (velocity - flow.velocity_target(x0, eps))[:, :, slots:]
             sums.add(flow_matching=error.square().mean())
             loss = _weighed(error.square(), scales)
-            if self.objective.kl or self.objective.motion or self.objective.first_order:
+            if self.objective.kl or self.objective.motion:
                 change = (velocity - self._reference_velocity(x, told, conditioning))[:, :, slots:]
-                linear = _weighed(first_order_matching(error, change), scales)
-                sums.add(linear=linear.mean(), quadratic=_weighed(change.square(), scales).mean())
-                loss = linear if self.objective.first_order else loss
                 loss = loss + self._held(change, sigma, x0[:, :, slots:], faces, sums)
             torch.autograd.backward(loss.sum() / count)
 

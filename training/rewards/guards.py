@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.faces.measuring import frame_motion
 
-from ..evaluation.reader import SceneReader, doing, follow, load_reader, prompt_following, readings_of
+from ..evaluation.reader import SceneReader, follow, load_reader, prompt_following
 from .base import Rollout, Scores
 from .measuring import Measurer
 
@@ -60,8 +59,7 @@ class PromptGuard:
 
     The mean of "the background is right" and the share of people who do the right thing at the right place:
     the evaluation's definition (`prompt_following`), for one video. None for prompts that the world did not
-    write and for clips of another size than the reader takes. What each person does is remembered for as long
-    as the rollout lives.
+    write and for clips of another size than the reader takes.
     """
 
     name = "prompt"
@@ -69,7 +67,6 @@ class PromptGuard:
     def __init__(self, reader: SceneReader | None = None, device: str = "cpu") -> None:
         """`reader`: by default the shipped one. Raises WeightsError when it cannot be loaded."""
         self.reader = (load_reader() if reader is None else reader).to(device)
-        self._doing: WeakKeyDictionary[Rollout, list[float]] = WeakKeyDictionary()
 
     def score(self, rollouts: Sequence[Rollout]) -> Scores:
         """The share of what is right in each."""
@@ -79,15 +76,10 @@ class PromptGuard:
         if not readable:
             return [None] * len(rollouts)
         scenes = [rollout.scene for rollout in readable if rollout.scene is not None]
-        logits = self.reader.look_at(np.stack([rollout.frames.numpy() for rollout in readable]))
-        self._doing.update(zip(readable, doing(logits, scenes), strict=True))
-        followed = map(follow, readings_of(logits), scenes)
+        readings = self.reader.read(np.stack([rollout.frames.numpy() for rollout in readable]))
+        followed = map(follow, readings, scenes)
         scores = {rollout: prompt_following([one]) for rollout, one in zip(readable, followed, strict=True)}
         return [scores.get(rollout) for rollout in rollouts]
-
-    def known(self, rollouts: Sequence[Rollout]) -> list[list[float] | None]:
-        """`reader.doing` of each rollout that has been scored; None for the others."""
-        return [self._doing.get(rollout) for rollout in rollouts]
 
 
 class CopyPasteGuard:
