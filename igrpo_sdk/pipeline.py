@@ -7,6 +7,7 @@ wrapping of frames and settings into `IdentityVideo`s. With a refiner, `refine` 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, RLock
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk.adapters.files import AdapterFile, choose_adapter, read_adapter, resolve_model
-from igrpo_sdk.adapters.lora import Adapter, check_fit
+from igrpo_sdk.adapters.fitting import check_belongs
+from igrpo_sdk.adapters.lora import Adapter
 from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.backbones.loading import (
     default_preset,
@@ -151,9 +153,8 @@ class IdentityPipeline:
         """Load an adapter, in place of the one that is loaded; `adapter` is then this one.
 
         `source`: a directory or a file in the format of diffusers, PEFT or ComfyUI, a Hub repository, or
-        "default" for the model's own. `scale`: 0 to 4. Everything is checked first; after an error the
-        pipeline is as it was. Raises `InputError`, `WeightsError` for what is damaged or belongs to another
-        model, `HubError`.
+        "default" for the model's own. `scale`: 0 to 4. After an error the pipeline is as it was. Raises
+        `InputError`, `WeightsError` for what is damaged or of another model, `HubError`; as `Adapter.remove`.
         """
         chosen = choose_adapter(source, self.preset.adapter, scale)
         if chosen is None:
@@ -161,7 +162,7 @@ class IdentityPipeline:
         self._put(read_adapter(chosen), scale)
 
     def unload_adapter(self) -> None:
-        """Take the adapter out, if there is one: the base again, bit for bit."""
+        """Take the adapter out, if there is one: the base again, bit for bit. Raises as `Adapter.remove`."""
         with self._lock:
             if self.adapter:
                 self.adapter.remove()
@@ -340,9 +341,8 @@ class IdentityPipeline:
     def _put(self, file: AdapterFile, scale: float) -> None:
         """Check an adapter that has been read, and put it in place of the one that is loaded."""
         with self._lock:
-            check_fit(self.backbone.transformer, file)
-            if file.info:
-                file.info.check(file.name, self.preset, self.backbone)
+            with self.adapter.unfused() if self.adapter else nullcontext():  # the base's weights are checked
+                check_belongs(file, self.preset, self.backbone)
             self.unload_adapter()
             self.adapter = Adapter(self.backbone, file, scale, self._lock)
 

@@ -18,7 +18,7 @@ from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import ORDINALS, Refiner, refine_prompt
 from igrpo_sdk.sampling import Progress, check_cancel, video_seed
 
-__all__ = ["Request", "check_named_people", "check_text", "make_request", "refine_request"]
+__all__ = ["Request", "check_given", "check_named_people", "check_text", "make_request", "refine_request"]
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _VALUE = {word: k for words in (_NUMBERS, ORDINALS) for k, word in enumerate(words, 1)}
@@ -163,6 +163,13 @@ def _pair_lists(references: Any, prompts: Sequence[str]) -> tuple[tuple[str, ...
     return tuple(prompts), tuple(references)
 
 
+def check_given(name: str, text: str, people: int, backbone: Backbone, preset: Preset) -> None:
+    """Raise `InputError` unless the model takes so many references with a prompt, which is called `name`."""
+    _check_count(f"{name}: ", people, preset)
+    check_text(name, text, backbone, preset)
+    check_named_people(name, text, people)
+
+
 def check_text(name: str, text: str, backbone: Backbone, preset: Preset) -> None:
     """Raise `InputError` unless a prompt is text, says something, and fits the text encoder whole."""
     check_prompt(name, text)
@@ -190,12 +197,18 @@ def check_named_people(name: str, text: str, count: int) -> None:
             )
 
 
+def _check_count(name: str, count: int, preset: Preset) -> None:
+    limit = preset.max_references
+    if not 1 <= count <= limit:
+        given = f"{count} given" if count else "none given"
+        raise InputError(
+            f"{name}references: {given}; {preset.name} takes at least 1 reference and at most {limit}"
+        )
+
+
 def _load_people(group: Sequence[Any], preset: Preset) -> tuple[Reference, ...]:
     """The pictures of one video."""
-    limit = preset.max_references
-    if not 1 <= len(group) <= limit:
-        given = f"{len(group)} given" if group else "none given"
-        raise InputError(f"references: {given}; {preset.name} takes at least 1 reference and at most {limit}")
+    _check_count("", len(group), preset)
     people = []
     for index, source in enumerate(group):
         try:

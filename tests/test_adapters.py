@@ -339,6 +339,21 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "another method": (settings_of(peft_type="LOHA"), "peft_type LOHA"),
     "alpha of 0": (settings_of(lora_alpha=0), "above 0"),
     "settings without alpha": (only_peft_weights, "adapter_config.json is missing"),
+    "one layer twice": (
+        tensors_of(lambda t: t.update({f"transformer.{LARGE}.lora_down.weight": torch.zeros(RANK, 32)})),
+        f"gives {LARGE} a second A",
+    ),
+    "another alpha": (
+        tensors_of(lambda t: t.update({f"transformer.{LARGE}.alpha": torch.tensor(99.0)})),
+        f"alpha of {LARGE} is 99.0, its settings say",
+    ),
+    "two alphas": (
+        tensors_of(lambda t: t.update({f"transformer.{LARGE}.alpha": torch.ones(2)})),
+        f"alpha of {LARGE} is 2 numbers",
+    ),
+    "no expression": (settings_of(rank_pattern={"(": 4}), "its settings are not usable"),
+    "no pattern": (settings_of(rank_pattern=[4]), "its settings are not usable"),
+    "no number": (settings_of(alpha_pattern={"to_q": "x"}), "those of patterns, must be numbers"),
     "another base": (
         info_of(base_model="Wan-AI/other", base_revision="abc", base_weights="12345678"),
         r"trained on Wan-AI/other \(abc, weights 12345678\); this is random \(weights \w{8}\)",
@@ -379,7 +394,7 @@ def test_s8_an_adapter_of_another_model(pipe: IdentityPipeline, saved: Path, tmp
     stock = tiny_stock()
     config = {k: v for k, v in stock.transformer.config.items() if not k.startswith(("vace", "_"))}
     plain = WanTransformer3DModel(**config)
-    from igrpo_sdk.adapters.lora import check_fit
+    from igrpo_sdk.adapters.fitting import check_fit
 
     with pytest.raises(WeightsError, match="16 of its 40 modules, such as vace_blocks"):
         check_fit(plain, read_adapter(saved))
@@ -491,6 +506,34 @@ def test_s11_load_fuse_unfuse_and_unload_again_and_again(
         assert torch.equal(says(transformer), base) and weights_mark(transformer) == mark
     assert list(transformer.state_dict()) == list(tiny_stock().transformer.state_dict())
     pipe.unload_adapter()  # none is there
+
+
+def test_another_is_loaded_in_place_of_a_fused_one(
+    pipe: IdentityPipeline, saved: Path, adapter: Path, base: Tensor
+) -> None:
+    """What belongs to the model is told by the base's weights, which are not there while one is fused."""
+    pipe.load_adapter(saved)
+    assert pipe.adapter is not None
+    pipe.adapter.fuse()
+    fused = says(pipe.backbone.transformer)
+    info_of(base_weights="12345678")(adapter)
+    with pytest.raises(WeightsError, match="weights 12345678"):
+        pipe.load_adapter(adapter)
+    assert pipe.adapter.fused and torch.equal(says(pipe.backbone.transformer), fused)
+    pipe.load_adapter(saved, 0.0)
+    assert not pipe.adapter.fused and torch.equal(says(pipe.backbone.transformer), base)
+
+
+def test_nothing_is_loaded_while_an_adapter_is_off(
+    pipe: IdentityPipeline, saved: Path, aligned: Tensor
+) -> None:
+    pipe.load_adapter(saved)
+    assert pipe.adapter is not None
+    with pipe.adapter.disabled():
+        for change in (lambda: pipe.load_adapter(saved), pipe.unload_adapter):
+            with pytest.raises(InputError, match="load and unload outside of disabled"):
+                change()
+    assert torch.equal(says(pipe.backbone.transformer), aligned)
 
 
 def test_an_error_inside_leaves_the_adapter_on(pipe: IdentityPipeline, saved: Path, aligned: Tensor) -> None:

@@ -47,6 +47,11 @@ class Case:
     refined_prompt: str | None = None
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a JSON Lines file. A newline alone ends one: text in JSON may hold other ends of lines."""
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
 def read_cases(path: Path, refined: bool = False) -> list[Case]:
     """The cases of a JSON Lines file; empty lines are skipped.
 
@@ -57,7 +62,7 @@ def read_cases(path: Path, refined: bool = False) -> list[Case]:
     "refined_prompt". Raises InputError that names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}); give a JSON Lines file") from None
     cases: dict[str, Case] = {}

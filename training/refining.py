@@ -22,7 +22,7 @@ from igrpo_sdk.refinement import DEFAULT_REFINER, QwenRefiner, Refiner, refine_p
 from igrpo_sdk.sampling import Progress
 from igrpo_sdk.video import check_output_path, written_whole
 
-from .dataset import Case, read_cases
+from .dataset import Case, read_cases, read_lines
 
 __all__ = ["refine_file", "refine_prompts"]
 
@@ -75,7 +75,7 @@ def refine_file(
         load: gives the refiner; called once, and only if there is something to refine.
         name: of the refiner; a run only goes on with what one of the same name has made.
         overwrite: whether `output` may exist.
-        progress: told after each row.
+        progress: told before each row.
 
     Raises:
         InputError: a row, a picture or what the refiner returned cannot be used (the line is named), or the
@@ -83,7 +83,7 @@ def refine_file(
     """
     target = check_output_path(output, overwrite, (".jsonl",))
     cases = read_cases(data)
-    lines = data.read_text("utf-8").splitlines()
+    lines = read_lines(data)
     numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
     journal = _Journal(target.with_name(f"{target.name}.part"))
     keys = []

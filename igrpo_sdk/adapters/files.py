@@ -110,12 +110,19 @@ def read_adapter(source: str | os.PathLike[str]) -> AdapterFile:
     path, name = _find(source)
     tensors, header = _read_tensors(path, name)
     prefix, naming = find_naming(name, tensors)
-    parts = {parse_key(name, key, prefix, naming): tensor for key, tensor in tensors.items()}
+    parts = dict[Key, Tensor]()
+    for key, tensor in tensors.items():
+        part = parse_key(name, key, prefix, naming)
+        if part in parts:
+            raise WeightsError(
+                f"adapter {name}: {key!r} gives {part.module} a second {part.part}; use another"
+            )
+        parts[part] = tensor
     weights = _pairs(name, parts)
     config = _read_config(path, name, header, prefix)
     if naming == "peft" and config is None:
         raise WeightsError(f"adapter {name}: {_PEFT_CONFIG} is missing, which holds alpha; copy it too")
-    given = {key.module: float(tensor) for key, tensor in parts.items() if key.part == "alpha"}
+    given = {key.module: _number(name, key, tensor) for key, tensor in parts.items() if key.part == "alpha"}
     alphas = {module: _alpha(name, module, len(a), config, given) for module, (a, _) in weights.items()}
     warnings: tuple[str, ...] = ()
     if config is None and given.keys() != weights.keys():
@@ -164,8 +171,8 @@ def write_adapter(
         info: for `igrpo.json`.
         overwrite: replace what is there.
 
-    Raises InputError for a directory that exists or that cannot be made, NumericsError for weights that are
-    not finite, ResourceError when the disk does not take it. What was there is then still there.
+    Raises InputError for a directory that exists, NumericsError for weights that are not finite,
+    ResourceError when it cannot be made or the disk does not take it. What was there is then still there.
     """
     from safetensors.torch import save
 
@@ -290,7 +297,7 @@ def _read_config(path: Path, name: str, header: Mapping[str, str], prefix: str) 
         else:
             return None
         _check_config(config)
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, re.error) as error:
         raise WeightsError(f"adapter {name}: its settings are not usable: {error!r}") from error
     return config
 
@@ -302,9 +309,13 @@ def _check_config(config: Mapping[str, Any]) -> None:
     asked = [key for key in _NOT_PLAIN if config.get(key)]
     if asked:
         raise ValueError(f"{asked[0]}: {config[asked[0]]}; only plain LoRA can be loaded")
-    for value in (config["r"], config["lora_alpha"]):
+    patterns = [config.get(key) or {} for key in ("rank_pattern", "alpha_pattern")]
+    for pattern in patterns:
+        for key in pattern:
+            re.compile(f"({key})")
+    for value in (config["r"], config["lora_alpha"], *(v for pattern in patterns for v in pattern.values())):
         if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise ValueError("r and lora_alpha must be numbers above 0")
+            raise ValueError("r and lora_alpha, and those of patterns, must be numbers above 0")
 
 
 def _alpha(
@@ -320,11 +331,24 @@ def _alpha(
                 f"adapter {name}: {module} has rank {rank}, its settings say {said}; copy it again"
             )
         alpha = float(_of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+        if given.get(module, alpha) != alpha:
+            raise WeightsError(
+                f"adapter {name}: alpha of {module} is {given[module]}, its settings say {alpha}; use another"
+            )
         if config.get("use_rslora"):  # scaled by alpha / sqrt(r) instead of alpha / r
             alpha *= math.sqrt(rank)
     if not math.isfinite(alpha):
         raise WeightsError(f"adapter {name}: alpha of {module} is {alpha}; use another copy")
     return alpha
+
+
+def _number(name: str, key: Key, tensor: Tensor) -> float:
+    """The one number of a tensor."""
+    if tensor.numel() != 1:
+        raise WeightsError(
+            f"adapter {name}: alpha of {key.module} is {tensor.numel()} numbers; use another copy"
+        )
+    return float(tensor)
 
 
 def _of_pattern(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from igrpo_sdk.adapters.files import MAX_SCALE, AdapterFile, read_adapter, write_adapter
+from igrpo_sdk.adapters.fitting import check_fit, check_free, linear_layers
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.switching import (
@@ -30,7 +31,7 @@ from igrpo_sdk.backbones.switching import (
     adapter_parameters,
 )
 from igrpo_sdk.config import check_number, check_seed, check_whole
-from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.errors import InputError
 
 __all__ = [
     "OFFICIAL_TARGETS",
@@ -38,7 +39,6 @@ __all__ = [
     "LoraSettings",
     "adapter_config",
     "add_adapter",
-    "check_fit",
     "remove_adapter",
     "save_adapter",
 ]
@@ -101,8 +101,8 @@ def add_adapter(transformer: Any, settings: LoraSettings, seed: int) -> list[nn.
     """
     from peft import LoraConfig
 
-    _check_free(transformer)
-    layers = _linear_layers(transformer)
+    check_free(transformer)
+    layers = linear_layers(transformer)
     chosen = {end: {name for name in layers if f".{name}".endswith(f".{end}")} for end in settings.targets}
     ends = {end for end, names in chosen.items() if names}
     missing = set(settings.targets) - set(OFFICIAL_TARGETS) - ends
@@ -221,7 +221,7 @@ class Adapter:
         """
         check_number("adapter_scale", scale, 0.0, MAX_SCALE)
         transformer = backbone.transformer
-        _check_free(transformer)
+        check_free(transformer)
         check_fit(transformer, file)
         self.name, self.hash, self.info, self.warnings = file.name, file.hash, file.info, file.warnings
         self._backbone, self._transformer, self._lock = backbone, transformer, lock or nullcontext()
@@ -266,18 +266,25 @@ class Adapter:
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The base, bit for bit, inside. Calls from other threads wait until the end."""
-        with self._lock:
-            fused, were_off, use = self.fused, self._off, self._backbone.adapter_use
-            self.unfuse()
-            self._off = True
-            self._backbone.adapter_use = (
-                AdapterUse()
-            )  # guidance of its own would add nothing, by a third pass
+        with self._lock, self.unfused():
+            were_off, use = self._off, self._backbone.adapter_use
+            # Guidance of its own would add nothing, by a third pass.
+            self._off, self._backbone.adapter_use = True, AdapterUse()
             try:
                 with adapter_disabled(self._transformer):
                     yield
             finally:
                 self._off, self._backbone.adapter_use = were_off, use
+
+    @contextmanager
+    def unfused(self) -> Iterator[None]:
+        """The base's weights as they are, inside."""
+        with self._lock:
+            fused = self.fused
+            self.unfuse()
+            try:
+                yield
+            finally:
                 if fused:
                     self.fuse()
 
@@ -311,45 +318,15 @@ class Adapter:
             self._originals.clear()
 
     def remove(self) -> None:
-        """Take the adapter out; the transformer is the base again, bit for bit."""
+        """Take the adapter out; the transformer is the base again, bit for bit. Raises `InputError` inside of
+        `disabled()`, at whose end it would be switched on again.
+        """
         with self._lock:
+            if self._off:
+                raise InputError("adapter: is switched off; load and unload outside of disabled()")
             self.unfuse()
             remove_adapter(self._transformer)
             self._backbone.adapter_use = AdapterUse()
-
-
-def check_fit(transformer: Any, file: AdapterFile) -> None:
-    """Raise `WeightsError` unless every tensor of an adapter has its place in a transformer, and none is
-    missing.
-    """
-    from peft import LoraConfig
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    layers = _linear_layers(transformer)
-    strange = [module for module in file.weights if module not in layers]
-    if strange:
-        raise WeightsError(
-            f"adapter {file.name}: {len(strange)} of its {len(file.weights)} modules, such as {strange[0]},"
-            f" are not in this {type(transformer).__name__}; it belongs to another model"
-        )
-    for module, (a, b) in file.weights.items():
-        made, used = [b.shape[0], a.shape[1]], list(layers[module].weight.shape)
-        if made != used:
-            raise WeightsError(
-                f"adapter {file.name}: {module} is for a weight of {made}, here it is {used}; it belongs to"
-                " another model"
-            )
-    if file.config is None:
-        return
-    names = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-    config = LoraConfig(**{name: file.config[name] for name in names if file.config.get(name) is not None})
-    wanted = [name for name in layers if check_target_module_exists(config, name)]
-    missing = [name for name in wanted if name not in file.weights]
-    if missing:
-        raise WeightsError(
-            f"adapter {file.name}: lacks {len(missing)} of {len(wanted)} modules, such as {missing[0]}; copy"
-            " it again, or load the model it belongs to"
-        )
 
 
 def _inject(transformer: Any, file: AdapterFile) -> None:
@@ -363,7 +340,7 @@ def _inject(transformer: Any, file: AdapterFile) -> None:
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
     }
-    layers, tensors = _linear_layers(transformer), {}
+    layers, tensors = linear_layers(transformer), {}
     for module, pair in file.weights.items():
         weight = layers[module].weight
         for part, tensor in zip("AB", pair, strict=True):
@@ -377,22 +354,3 @@ def _inject(transformer: Any, file: AdapterFile) -> None:
     for parameter in parameters.values():
         parameter.requires_grad_(False)
     transformer.eval()
-
-
-def _check_free(transformer: Any) -> None:
-    """Raise `InputError` for a transformer that cannot take an adapter now."""
-    if adapter_layers(transformer):
-        raise InputError("transformer: holds an adapter already; remove it first")
-    if any(getattr(module, "fused_projections", False) for module in transformer.modules()):
-        raise InputError(
-            "transformer: its projections are fused, which would leave an adapter out; unfuse them"
-        )
-
-
-def _linear_layers(transformer: Any) -> dict[str, nn.Linear]:
-    """Name to layer of a transformer's own linear layers; names are those without an adapter."""
-    return {
-        name.removesuffix(".base_layer"): module
-        for name, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and ".lora_" not in name
-    }

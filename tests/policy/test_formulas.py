@@ -84,6 +84,24 @@ def test_advantages_are_clipped() -> None:
     assert made.max() == 5.0
 
 
+@pytest.mark.parametrize("combination", ["sum", "gdpo"])
+def test_weights_are_relative_to_each_other(combination: Combination) -> None:
+    scores = {"a": table([0.5, 0.2, 0.3], [0.5, 0.4, 0.9]), "b": table([1.0, 0.0, 0.0], [0.0, 0.0, 1.0])}
+    made = [
+        group_advantages(scores, {"a": 2 * scale, "b": scale}, combination, 0.01, 5.0)
+        for scale in (1.0, 0.001, 100.0)
+    ]
+    torch.testing.assert_close(made[1], made[0])
+    torch.testing.assert_close(made[2], made[0])
+
+
+def test_who_has_no_score_is_in_no_mean_of_gdpo() -> None:
+    nothing, some = [float("nan")] * 3, [0.5, 0.2, 0.3]
+    (alone,) = group_advantages({"a": table(some)}, {"a": 1.0}, "gdpo", 0.01, 5.0)
+    made = group_advantages({"a": table(some, nothing)}, {"a": 1.0}, "gdpo", 0.01, 5.0)
+    torch.testing.assert_close(made, torch.stack([alone, torch.zeros(3, dtype=torch.float64)]))
+
+
 def test_a_term_missing_in_gdpo_counts_as_average() -> None:
     scores = {"a": table([1.0, NAN, 3.0]), "b": table([0.0, 1.0, 2.0])}
     made = group_advantages(scores, {"a": 1.0, "b": 1.0}, "gdpo", 1e-6, 5.0)

@@ -132,6 +132,11 @@ def test_a_smaller_rank_is_the_nearest(trained: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"rank: {rank}; adapter adapter has {full}"):
             merging.merged([trained / "adapter"], rank)
     assert first.config is not None
+    pair = torch.randn(40, 32), torch.randn(50, 40)
+    wide = replace(first, config={**first.config, "r": 40}, weights=dict.fromkeys(first.weights, pair))
+    assert {len(down) for down, _ in merging.of_rank(wide, 32).weights.values()} == {32}
+    with pytest.raises(InputError, match="rank: 33; adapter adapter has 32 in each layer, give 1 to 32"):
+        merging.of_rank(wide, 33)
     uneven = replace(first, config={**first.config, "alpha_pattern": {"to_q": 2.0}})
     with pytest.raises(InputError, match="rank: 1, but the layers of adapter adapter differ"):
         merging.of_rank(uneven, 1)

@@ -35,7 +35,7 @@ from igrpo_sdk.training.world.scenes import actor_keys, sample_scene
 PROMPT = "Two people talk."
 
 
-def anything(name: str, text: str) -> None:
+def anything(name: str, text: str, people: int) -> None:
     """A model that takes every prompt."""
 
 
@@ -93,7 +93,7 @@ def test_refined_captions_fit_the_tiny_text_encoder(root: Path) -> None:
 
 
 def test_what_the_model_is_given_is_checked() -> None:
-    def short(name: str, text: str) -> None:
+    def short(name: str, text: str, people: int) -> None:
         if len(text) > 250:
             raise InputError(f"{name}: too long")
 
@@ -106,7 +106,7 @@ def test_a_process_draws_the_same() -> None:
     """In any order; a text that is too long is told where the prompt is wanted, and so is a dead process."""
     told = []
 
-    def check(name: str, text: str) -> None:
+    def check(name: str, text: str, people: int) -> None:
         told.append(name)
 
     own = make_prompts(PromptConfig(people=(2,)), 5, "train", anything)
@@ -121,6 +121,8 @@ def test_a_process_draws_the_same() -> None:
             process.kill()
         with pytest.raises(ResourceError, match="a process that draws prompts has died"):
             ahead.prompt(3)
+        with pytest.raises(ResourceError, match="a process that draws prompts has died"):
+            ahead.begin([4])
     with pytest.raises(InputError, match="workers=-1"):
         PromptConfig(workers=-1)
 
@@ -275,16 +277,47 @@ def test_refined_prompts_of_a_file(data: Path) -> None:
 def test_every_line_of_a_file_is_checked_at_once(data: Path) -> None:
     refine_file(data, data, lambda: refiner, "x", overwrite=True)
 
-    def short(name: str, text: str) -> None:
+    def short(name: str, text: str, people: int) -> None:
         if len(text) > 20:
             raise InputError(f"{name}: too long")
 
     make_prompts(PromptConfig(str(data)), 0, "train", short)
-    with pytest.raises(InputError, match="prompts, line-3, refined: too long"):
+    with pytest.raises(InputError, match="jsonl', line-3, refined: too long"):
         make_prompts(PromptConfig(str(data), refined=True), 0, "train", short)
 
 
+def test_other_ends_of_lines_are_text(data: Path, tmp_path: Path) -> None:
+    """As JSON has them: the end of a line alone is that of a row."""
+    text = "It is red.\u2028It is blue."
+    rows = [json.dumps({"references": ["faces/red.png"], "prompt": text}, ensure_ascii=False)] * 2
+    data.write_text("\r\n".join(rows), "utf-8")
+    assert [case.prompt for case in read_cases(data)] == [text, text]
+    assert refine_file(data, tmp_path / "out.jsonl", lambda: refiner, "x") == (1, 1)
+    assert [case.id for case in read_cases(tmp_path / "out.jsonl", refined=True)] == ["line-1", "line-2"]
+
+
 # ---- a run
+
+
+@pytest.mark.parametrize("key", ["prompts", "evaluation"])
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"references": ["0-0.png"] * 5}, r"references: 5 given; tiny-random takes .* at most 3"),
+        ({"prompt": "the third person talks"}, "'the third person', but 1 reference is given"),
+    ],
+)
+def test_a_row_that_the_model_cannot_take_is_named(
+    tiny_directory: Path, tmp_path: Path, key: str, row: dict[str, Any], what: str
+) -> None:
+    path, wrong = write_prompts(tmp_path), tmp_path / "wrong.jsonl"
+    first, *others = path.read_text().splitlines()
+    wrong.write_text("\n".join([*others, json.dumps(json.loads(first) | row)]))
+    source = {"source": str(wrong)}
+    made = settings(tiny_directory, path)
+    made[key] = source if key == "prompts" else made[key] | {"prompts": source}
+    with pytest.raises(InputError, match=rf"wrong.jsonl', line-6: {what}"):
+        train_policy(build(PolicyRecipe, made), tmp_path / "run", device="cpu")
 
 
 def test_a_run_uses_the_refined_prompts(tiny_directory: Path, tmp_path: Path) -> None:
@@ -318,7 +351,7 @@ def test_a_run_refuses_a_refined_prompt_that_is_too_long(tiny_directory: Path, t
     ]
     path.write_text("\n".join(map(json.dumps, lines)))
     made = settings(tiny_directory, path) | {"prompts": {"source": str(path), "refined": True}}
-    with pytest.raises(InputError, match=r"prompts, line-1, refined: \d+ tokens; tiny-random takes 32"):
+    with pytest.raises(InputError, match=r"line-1, refined: \d+ tokens; tiny-random takes 32"):
         train_policy(build(PolicyRecipe, made), tmp_path / "run", device="cpu")
 
 

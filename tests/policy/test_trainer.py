@@ -23,7 +23,7 @@ from torch import Tensor
 from igrpo_sdk.adapters.files import read_adapter
 from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.config import Geometry
-from igrpo_sdk.errors import InputError, NumericsError
+from igrpo_sdk.errors import InputError, NumericsError, WeightsError
 from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.checkpoint import list_checkpoints, load
@@ -109,6 +109,10 @@ def test_an_adapter_says_how_it_is_used(tiny_directory: Path, prompts: Path, tmp
     again = recipe(tiny_directory, prompts, steps=1, **changes)
     info = read_adapter(train_policy(again, tmp_path / "later", device="cpu")).info
     assert info is not None and info.made_from == (f"adapter ({pipe.adapter.hash[:8]})",)
+    said = made / "igrpo.json"
+    said.write_text(said.read_text().replace(str(info.base_weights), "deadbeef"))
+    with pytest.raises(WeightsError, match=r"trained on .*weights deadbeef.*; this is"):
+        train_policy(again, tmp_path / "other", device="cpu")
 
 
 @pytest.mark.parametrize("objective", [{"method": "best_of_n"}, {"method": "awm", "kl": 0.1}])
@@ -457,7 +461,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
 
 def test_prompts_are_evaluated_by_their_number_of_references(prompts: Path) -> None:
     """A compiled model knows few shapes: rows and references of a batch."""
-    source = make_prompts(PromptConfig(str(prompts)), 0, "validation", lambda name, text: None)
+    source = make_prompts(PromptConfig(str(prompts)), 0, "validation", lambda *_: None)
     evaluator = Evaluator.__new__(Evaluator)
     evaluator._config, evaluator._processes = EvaluationConfig(count=18, batch=4), Processes("cpu")
     evaluator._prompts = [source.prompt(number) for number in range(18)]

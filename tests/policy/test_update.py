@@ -275,6 +275,18 @@ def test_advantage_weighted_matching_learns_what_is_rewarded() -> None:
     assert torch.allclose(toy.transformer.offset.detach(), wanted, atol=0.35)
 
 
+def test_a_latent_of_a_picture_is_one_frame() -> None:
+    chunk = roll(Toy(), RolloutConfig(members=2, batch=2), groups(1))[0]
+    assert chunk.cell == (4, 4)
+    latents = chunk.trajectory.latents[:, :, : chunk.trajectory.num_slots + 1]
+    still = replace(
+        chunk,
+        trajectory=replace(chunk.trajectory, latents=latents),
+        rollouts=tuple(replace(one, frames=one.frames[:1]) for one in chunk.rollouts),
+    )
+    assert still.cell == (1, 4)
+
+
 def test_matching_does_not_depend_on_the_batch() -> None:
     found = []
     for batch in (2, 4):

@@ -12,9 +12,10 @@ import pytest
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.recipe import build
 from igrpo_sdk.training.rewards.base import Rollout
-from igrpo_sdk.training.rewards.composition import RewardsConfig, make_rewards, score_terms
+from igrpo_sdk.training.rewards.composition import RewardsConfig, make_rewards
 from igrpo_sdk.training.rewards.faces import FaceWeights
 from igrpo_sdk.training.rewards.measuring import Measurer
+from igrpo_sdk.training.rewards.scoring import Scorer
 
 RECIPE: dict[str, Any] = {
     "faces": {"weight": 2, "options": {"worst": 1.0}},
@@ -38,7 +39,8 @@ def test_a_recipe_becomes_rewards(measurer: Measurer) -> None:
 
 def test_terms_are_scored_apart(right: Rollout, swapped: Rollout) -> None:
     config = build(RewardsConfig, {"faces": {}, "motion": {"floor": 0.001}, "measuring": {"every": 2}})
-    scores = score_terms(make_rewards(config), [right, swapped])
+    with Scorer(make_rewards(config)) as scorer:
+        scores = scorer.submit([right, swapped]).result()
     assert list(scores) == ["faces", "motion"]
     assert scores["motion"] == [0.0, 0.0]
     faces = scores["faces"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from PIL import Image, ImageFilter
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.faces.analyzer import FaceAnalyzer
 from igrpo_sdk.faces.matching import Switch
+from igrpo_sdk.faces.measuring import measure
 from igrpo_sdk.faces.report import IdentityReport, PersonReport
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.rewards.base import Rollout
@@ -191,6 +194,49 @@ def test_videos_and_references_are_measured_once(
     assert counting.frames == 14
     measurer.reports([replace(right)])  # another rollout of the same references
     assert counting.frames == 20
+
+
+class Hanging(Counting):
+    """One that does not come back from its first video."""
+
+    def __init__(self, analyzer: FaceAnalyzer) -> None:
+        super().__init__(analyzer)
+        self.first, self.go = True, threading.Event()
+
+    def analyze(self, frames: np.ndarray) -> list[list]:  # type: ignore[type-arg]
+        if len(frames) > 1 and self.first:
+            self.first = False
+            self.go.wait(60)
+        return super().analyze(frames)
+
+
+def test_who_hangs_while_measuring_stops_nobody_else(analyzer: FaceAnalyzer, right: Rollout) -> None:
+    hanging = Hanging(analyzer)
+    measurer = Measurer(hanging)
+    with ThreadPoolExecutor() as pool:
+        late = [pool.submit(measurer.reports, [right]) for _ in range(2)]
+        while hanging.first:
+            time.sleep(0.01)
+        other = replace(right)
+        (made,) = measurer.reports([other])
+        assert made is not None and measurer.known([right, other]) == [None, made]
+        hanging.go.set()
+        assert [one.result() for one in late] == [[made], [made]]
+    assert hanging.frames == 2 + 2 * 6  # both rewards that ask for a video have one report
+
+
+def test_photographs_are_not_kept(measurer: Measurer, right: Rollout) -> None:
+    """As much of a large one as is read from is; nothing that is measured changes."""
+    image = np.pad(right.references[0].image, ((60, 140), (140, 60), (0, 0)), mode="edge")
+    large = Reference.load(image)
+    (made,) = measurer.reports([replace(right, references=(large,), places=("left",))])
+    assert made is not None
+    assert measurer._people[large.hash].picture.nbytes < 0.6 * image.nbytes
+    clip = right.frames.numpy()
+    (whole,) = measure(clip, [large], measurer.analyzer).people
+    (trimmed,) = measure(clip, [measurer._people[large.hash]], measurer.analyzer).people
+    assert np.allclose(whole.copying, trimmed.copying, atol=1e-5)
+    assert whole.similarity == trimmed.similarity
 
 
 def test_each_nth_frame(analyzer: FaceAnalyzer, right: Rollout) -> None:

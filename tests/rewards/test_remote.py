@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,7 +25,7 @@ from igrpo_sdk.training.rewards.base import Reward, Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward
 from igrpo_sdk.training.rewards.guards import PromptGuard
 from igrpo_sdk.training.rewards.measuring import Measurer
-from igrpo_sdk.training.rewards.remote import TOKEN, RemoteReward
+from igrpo_sdk.training.rewards.remote import TOKEN, RemoteReward, shared_token
 from igrpo_sdk.training.rewards.scoring import RewardError
 from igrpo_sdk.training.rewards.server import RewardServer, read_config, serve_rewards
 from igrpo_sdk.training.rewards.wire import decode_rollouts, encode_rollouts
@@ -120,6 +121,8 @@ def test_a_token_keeps_others_out(grey: Grey, monkeypatch: pytest.MonkeyPatch) -
         reward = RemoteReward(server.url, "say", pause=9)
         with pytest.raises(RewardError, match=f"401 the token is wrong: set {TOKEN}"):
             reward.score(grey(6000))  # more than fits the socket's buffer: the answer is read all the same
+        assert ask(server, "GET", "/")[0] == 401
+        assert ask(server, "GET", "/", Authorization="Bearer secret") == (200, {"terms": ["say"]})
         monkeypatch.setenv(TOKEN, "secret")
         assert reward.score(grey(1)) == [0.0]
 
@@ -158,7 +161,7 @@ def test_a_busy_server_is_asked_again(grey: Grey) -> None:
         go.wait(5)
         return groups(rollouts)
 
-    with serving(Say(answer), waiting=1) as server:
+    with serving(Say(answer), waiting=1, patience=0.0) as server:
         first = threading.Thread(target=RemoteReward(server.url, "say").score, args=(grey(1),))
         first.start()
         assert inside.wait(5)
@@ -167,6 +170,75 @@ def test_a_busy_server_is_asked_again(grey: Grey) -> None:
         threading.Timer(0.2, go.set).start()
         assert RemoteReward(server.url, "say", pause=0.15).score(grey(1)) == [0.0]
         first.join()
+
+
+def test_who_comes_while_the_server_has_no_room_waits(grey: Grey) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def answer(rollouts: list[Rollout]) -> list[float]:
+        inside.set()
+        go.wait(20)
+        return groups(rollouts)
+
+    with serving(Say(answer), waiting=1) as server, ThreadPoolExecutor() as pool:
+        first = pool.submit(RemoteReward(server.url, "say", retries=0).score, grey(1))
+        assert inside.wait(20)
+        others = [pool.submit(RemoteReward(server.url, "say", retries=0).score, grey(1)) for _ in range(3)]
+        assert not wait(others, timeout=0.3).done
+        go.set()
+        assert [one.result() for one in (first, *others)] == [[0.0]] * 4
+
+
+def test_nothing_is_scored_for_who_has_gone(grey: Grey, capfd: pytest.CaptureFixture[str]) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def answer(rollouts: list[Rollout]) -> list[float]:
+        inside.set()
+        go.wait(20)
+        return groups(rollouts)
+
+    said = Say(answer)
+    with serving(said) as server, ThreadPoolExecutor() as pool:
+        first = pool.submit(RemoteReward(server.url, "say").score, grey(1))
+        assert inside.wait(20)
+        with pytest.raises(RewardError, match="in 1 tries .*timed out"):
+            RemoteReward(server.url, "say", timeout=0.2, retries=0).score(grey(1))
+        go.set()
+        assert first.result() == [0.0]
+        assert RemoteReward(server.url, "say").score(grey(1)) == [0.0]
+        assert said.calls == 2
+
+
+def test_an_answer_that_is_cut_is_asked_for_again(grey: Grey) -> None:
+    class Cut(BaseHTTPRequestHandler):
+        answers = iter([b'{"sco', b'{"scores": [0.25]}'])
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "18")
+            self.end_headers()
+            self.wfile.write(next(self.answers))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Cut) as server:
+        threading.Thread(target=lambda: [server.handle_request() for _ in range(2)]).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert RemoteReward(url, "say", retries=1, pause=0.0).score(grey(1)) == [0.25]
+
+
+def test_tokens_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's last end of line is none of it; what no header can hold is told, and not shown."""
+    for given, token in (("secret\n", "secret"), (" ", None)):
+        monkeypatch.setenv(TOKEN, given)
+        assert shared_token() == token
+    for wrong in ("gehe\u00efm", "two\nlines"):
+        monkeypatch.setenv(TOKEN, wrong)
+        with pytest.raises(InputError, match=f"{TOKEN}: holds characters that cannot be sent") as error:
+            RemoteReward("http://localhost", "say")
+        assert wrong not in str(error.value)
 
 
 # ---- bad requests
@@ -253,6 +325,8 @@ def test_the_server_limits_what_it_reads() -> None:
         assert ask(server, "POST", "/else", Content_Length="1")[0] == 404
         assert ask(server, "POST", "/score")[0] == 411
         assert ask(server, "POST", "/score", Content_Length="-5")[0] == 411
+        assert ask(server, "POST", "/score", Content_Length="9" * 5000)[0] == 413
+        assert ask(server, "GET", "/score")[0] == 404
         status, content = ask(server, "POST", "/score", Content_Length="1")
         assert status == 400 and "a request of 1 bytes" in content["error"]
         with pytest.raises(ResourceError, match="choose another"):

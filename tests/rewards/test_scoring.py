@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from rolled import Say
 
 from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.training.rewards.base import Rollout
-from igrpo_sdk.training.rewards.composition import score_terms
 from igrpo_sdk.training.rewards.scoring import Counts, RewardError, Scorer, ScoringConfig
 
 Grey = Callable[[int], list[Rollout]]
@@ -79,7 +79,6 @@ def test_t7_nan_infinity_and_none_are_none_and_counted(grey: Grey) -> None:
             assert scorer.submit(grey(5)).result()["say"] == [0.5, None, None, None, 1.0]
         counts = scorer.counts["say"]
         assert (counts.scored, counts.unscored, counts.invalid, counts.failed) == (2, 3, 2, 0)
-    assert score_terms([reward], grey(5)) == {"say": [0.5, None, None, None, 1.0]}
 
 
 @pytest.mark.parametrize(
@@ -94,15 +93,16 @@ def test_t7_nan_infinity_and_none_are_none_and_counted(grey: Grey) -> None:
 def test_t8_a_reward_that_fails_again_and_again_ends_the_training(
     grey: Grey, answer: Callable[[object], object], reason: str
 ) -> None:
+    first, second, third = ([replace(one, group=group) for one in grey(2)] for group in range(3))
     with Scorer([Say(answer)]) as scorer:
-        for _ in range(2):
+        for batch in (first, second):
             with pytest.warns(UserWarning, match=reason):
-                assert scorer.submit(grey(2)).result() == {"say": [None, None]}
+                assert scorer.submit(batch).result() == {"say": [None, None]}
         with (
             pytest.warns(UserWarning, match="reward 'say'"),
             pytest.raises(RewardError, match=f"'say': none of the last 3 batches.*{reason}") as error,
         ):
-            scorer.submit(grey(2)).result()
+            scorer.submit(third).result()
         assert isinstance(error.value, IgrpoError)
         assert scorer.counts["say"].failed == 3 and scorer.counts["say"].unscored == 6
 
@@ -112,6 +112,51 @@ def test_a_good_batch_forgives_the_bad_ones(grey: Grey) -> None:
     with Scorer([reward], ScoringConfig(patience=2)) as scorer, pytest.warns(UserWarning, match="no weights"):
         results = [scorer.submit(grey(1)).result()["say"] for _ in range(6)]
     assert results == [[None], [0.0]] * 3
+
+
+@pytest.mark.filterwarnings("ignore:reward .say.:UserWarning")
+def test_t8_who_cannot_be_scored_does_not_end_the_training(grey: Grey) -> None:
+    """A reference without a face, in batches smaller than a group: no fault of who scores others."""
+    said = iter([[None], [None], [None], [0.5], [None], [None], [math.nan], [None], [math.nan]])
+    with Scorer([Say(lambda _: next(said))], ScoringConfig(patience=2)) as scorer:
+
+        def score(group: int) -> list[float | None]:
+            return scorer.submit([replace(grey(1)[0], group=group)]).result()["say"]
+
+        with pytest.warns(UserWarning, match="says that it cannot score them"):
+            found = [score(group) for group in (0, 0, 0, 1, 2, 3)]  # group 0 in three batches
+        assert found == [[None]] * 3 + [[0.5]] + [[None]] * 2
+        with pytest.warns(UserWarning, match="not finite"):
+            assert [score(group) for group in (4, 5)] == [[None]] * 2
+        with (
+            pytest.warns(UserWarning, match="not finite"),
+            pytest.raises(RewardError, match="last 2 batches.*1 scores are not finite"),
+        ):
+            score(6)
+        assert scorer.counts["say"].failed == 8
+
+
+def test_a_closed_scorer_ends_with_a_full_queue(grey: Grey) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def answer(rollouts: list[Rollout]) -> list[float]:
+        inside.set()
+        go.wait(20)
+        return groups(rollouts)
+
+    scorer = Scorer([Say(answer)], ScoringConfig(queue=1))
+    pending = [scorer.submit(grey(1))]
+    assert inside.wait(20)
+    pending.append(scorer.submit(grey(1)))
+    scorer.close()
+    with pytest.warns(UserWarning, match="RuntimeError: the scorer was closed"):
+        assert pending[1].result() == {"say": [None]}
+    go.set()
+    assert pending[0].result() == {"say": [0.0]}
+    for thread in threading.enumerate():
+        if thread.name == "reward say":
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def test_t9_a_reward_that_hangs_is_late_and_its_thread_ends(grey: Grey) -> None:

@@ -52,20 +52,22 @@ def group_advantages(
     sum: the weighted sum of the terms, then normalised; one that misses a term with a weight is left out.
     gdpo: every term normalised, then summed with its weight, so that no term rules by its scale (GDPO, arXiv
     2601.05242); a member that misses a term gets 0 for it. The sum is divided by its root mean square over
-    all members.
+    all members that have a score.
 
-    So weights are relative to each other, and one alone may be any.
+    Weights are relative to each other: they are made to add up to 1.
     """
     assert scores and scores.keys() == weights.keys(), (scores.keys(), weights.keys())
+    whole = sum(weights.values())
+    shares = {name: weight / whole for name, weight in weights.items() if weight}
     if combination == "sum":
-        total = torch.stack([weights[name] * table for name, table in scores.items() if weights[name]]).sum(0)
+        total = torch.stack([share * scores[name] for name, share in shares.items()]).sum(0)
         advantages = normalise(total, floor)
     else:
-        parts = [
-            weights[name] * normalise(table, floor).nan_to_num(nan=0.0) for name, table in scores.items()
-        ]
+        parts = [share * normalise(scores[name], floor).nan_to_num(nan=0.0) for name, share in shares.items()]
         total = torch.stack(parts).sum(0)
-        advantages = total / total.square().mean().sqrt().clamp(min=floor)
+        scored = torch.stack([~scores[name].isnan() for name in shares]).any(0)
+        mean_square = total.square().sum() / scored.sum().clamp(min=1)
+        advantages = total / mean_square.sqrt().clamp(min=floor)
     return advantages.nan_to_num(nan=0.0).clamp(-clip, clip)
 
 

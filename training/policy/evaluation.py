@@ -14,7 +14,7 @@ from torch import Tensor
 
 from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.pipeline import IdentityPipeline
-from igrpo_sdk.requests import check_text
+from igrpo_sdk.requests import check_given
 
 from ..rewards.base import Rollout
 from ..rewards.composition import RewardsConfig, make_rewards
@@ -113,7 +113,7 @@ class Evaluator:
         """See the classes of the arguments. Raises InputError for prompts that cannot be had."""
         self._config, self._alarm = config, alarm
         self._pipe, self._scorer, self._processes = pipe, scorer, processes
-        check = partial(check_text, backbone=pipe.backbone, preset=pipe.preset)
+        check = partial(check_given, backbone=pipe.backbone, preset=pipe.preset)
         source = make_prompts(config.prompts, config.seed, "validation", check)
         self._prompts = [source.prompt(number) for number in range(config.count)]
         self.state: dict[str, Any] = {"first": None, "fallen": []}

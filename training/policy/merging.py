@@ -212,13 +212,14 @@ def _check_even(file: AdapterFile, asked: str) -> None:
 def of_rank(file: AdapterFile, rank: int) -> AdapterFile:
     """The nearest adapter of a rank to one that was made here, alpha / r as it was.
 
-    Raises InputError for a rank that it has not, and for layers that differ in rank or alpha.
+    Raises InputError for a rank that it, or one of its layers, has not, and for layers that differ in rank or
+    alpha.
     """
     _check_even(file, f"rank: {rank}")
     own, _ = made_here(file)
-    full = own["r"]
+    full = min(own["r"], *(side for down, up in file.weights.values() for side in (down.shape[1], len(up))))
     if not 1 <= rank <= full:
-        raise InputError(f"rank: {rank}; adapter {file.name} has {full}, give 1 to {full}")
+        raise InputError(f"rank: {rank}; adapter {file.name} has {full} in each layer, give 1 to {full}")
     weights = {module: nearest_of_rank(*pair, rank) for module, pair in file.weights.items()}
     config = {**own, "r": rank, "lora_alpha": own["lora_alpha"] * rank / full}
     return replace(file, weights=weights, config=config)

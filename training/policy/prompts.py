@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -100,8 +101,9 @@ class PromptConfig:
             raise InputError(f"prompts.people={list(self.people)}: give numbers from 1 to {MAX_PEOPLE}")
 
 
-Check = Callable[[str, str], None]
-"""check(name, text): raises InputError if the model cannot take a prompt; `name` is what messages call it."""
+Check = Callable[[str, str, int], None]
+"""check(name, text, people): raises InputError if the model cannot take a prompt for so many references;
+`name` is what messages call it."""
 
 
 def make_prompts(config: PromptConfig, seed: int, split: str, check: Check) -> Prompts:
@@ -175,31 +177,39 @@ class DrawnAhead:
         return self._prompts.distinct
 
     def begin(self, numbers: Iterable[int]) -> None:
-        """Draw these in the background."""
-        for number in numbers:
-            if number not in self._drawn:
-                self._drawn[number] = self._pool.submit(self._draw, number)
+        """Draw these in the background. Raises ResourceError when a process has died."""
+        with self._naming_death():
+            for number in numbers:
+                if number not in self._drawn:
+                    self._drawn[number] = self._pool.submit(self._draw, number)
 
     def prompt(self, number: int) -> Prompt:
         """Prompt `number`, waited for. Raises what drawing it does, ResourceError when a process has died."""
         self.begin([number])
-        try:
+        with self._naming_death():
             prompt = self._drawn.pop(number).result()
+        if self._workers:  # a thread draws checked ones
+            _check_given(
+                self._check, f"prompts, number {number}", prompt.text, prompt.refined, prompt.references
+            )
+        return prompt
+
+    @contextmanager
+    def _naming_death(self) -> Iterator[None]:
+        try:
+            yield
         except BrokenProcessPool as error:
             raise ResourceError(
                 f"a process that draws prompts has died ({error}): is the memory enough for "
                 f"prompts.workers={self._workers}?"
             ) from error
-        if self._workers:  # a thread draws checked ones
-            _check_given(self._check, f"prompts, number {number}", prompt.text, prompt.refined)
-        return prompt
 
 
 _sources: list[Prompts] = []  # of a worker process: one
 
 
 def _load_worker(config: PromptConfig, seed: int, split: str) -> None:
-    _sources.append(make_prompts(config, seed, split, lambda name, text: None))  # checked where they go
+    _sources.append(make_prompts(config, seed, split, lambda *_: None))  # checked where they go
 
 
 def _draw_in_worker(number: int) -> Prompt:
@@ -231,7 +241,7 @@ class WorldPrompts:
             scene,
             refined_caption(scene, text) if config.refined else None,
         )
-        _check_given(self._check, f"prompts, number {number}", prompt.text, prompt.refined)
+        _check_given(self._check, f"prompts, number {number}", prompt.text, prompt.refined, prompt.references)
         return prompt
 
 
@@ -241,11 +251,11 @@ class FilePrompts:
     def __init__(self, config: PromptConfig, seed: int, check: Check) -> None:
         """See `make_prompts`; raises InputError that names a line that is wrong, and a missing picture."""
         self._cases, self._seed = read_cases(Path(config.source), config.refined), seed
-        self._refined = config.refined
+        self._source, self._refined = config.source, config.refined
         self.distinct: int | None = len(self._cases)
         for case in self._cases:
             refined = case.refined_prompt if config.refined else None
-            _check_given(check, f"prompts, {case.id}", case.prompt, refined)
+            _check_given(check, f"{config.source!r}, {case.id}", case.prompt, refined, case.references)
 
     def prompt(self, number: int) -> Prompt:
         """Prompt `number`, from 0."""
@@ -255,11 +265,14 @@ class FilePrompts:
         try:
             references = tuple(map(Reference.load, case.references))
         except IgrpoError as error:
-            raise InputError(f"prompts, {case.id}: {error}") from None
+            raise InputError(f"{self._source!r}, {case.id}: {error}") from None
         refined = case.refined_prompt if self._refined else None
         return Prompt(references, case.prompt, case.places, refined=refined)
 
 
-def _check_given(check: Check, name: str, text: str, refined: str | None) -> None:
+def _check_given(check: Check, name: str, text: str, refined: str | None, people: Sequence[object]) -> None:
     """Check what the model would be given."""
-    check(name if refined is None else f"{name}, refined", text if refined is None else refined)
+    if refined is None:
+        check(name, text, len(people))
+    else:
+        check(f"{name}, refined", refined, len(people))

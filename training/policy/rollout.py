@@ -99,7 +99,7 @@ class Chunk:
         """Frames and pixels of a latent; of its video's first latent frame, one frame."""
         frames, height = self.rollouts[0].frames.shape[:2]
         latent_frames, latent_height = self.trajectory.video_latents.shape[2:4]
-        return (frames - 1) // max(latent_frames - 1, 1), height // latent_height
+        return max(1, (frames - 1) // max(latent_frames - 1, 1)), height // latent_height
 
 
 def plan_chunks(groups: Sequence[Group], members: int, batch: int) -> Iterator[list[tuple[int, int]]]:

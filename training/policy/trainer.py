@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from igrpo_sdk.adapters.files import read_adapter
+from igrpo_sdk.adapters.fitting import check_belongs
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import save_adapter
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_parameters
 from igrpo_sdk.errors import InputError, NumericsError
 from igrpo_sdk.faces.report import IdentityReport
-from igrpo_sdk.requests import check_text
+from igrpo_sdk.requests import check_given
 from igrpo_sdk.sampling import make_solver
 
 from .. import checkpoint
@@ -97,13 +98,17 @@ class _Run:
         if recipe.objective.by_steps:
             recipe.window.check(self.settings.steps)
         self._choose_use()
-        check = partial(check_text, backbone=self.pipe.backbone, preset=self.pipe.preset)
+        check = partial(check_given, backbone=self.pipe.backbone, preset=self.pipe.preset)
         self.prompts = DrawnAhead(recipe.prompts, recipe.seed, "train", check)
         _check_enough(self.prompts.distinct, recipe.update.groups)
         self.weights = recipe.rewards.weights()
         # Before the weights are spread: the mark is that of the whole.
         initial = recipe.lora.initial
-        made_from = () if initial is None else (read_adapter(initial).mark,)
+        made_from: tuple[str, ...] = ()
+        if initial is not None:
+            file = read_adapter(initial)
+            check_belongs(file, self.pipe.preset, self.pipe.backbone)
+            made_from = (file.mark,)
         self.info = AdapterInfo.of(
             self.pipe.preset, self.pipe.backbone, ", ".join(self.weights), made_from=made_from
         )

@@ -7,7 +7,6 @@ can be configured is what has a field in `RewardsConfig`; the independent judge 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -15,12 +14,12 @@ import torch
 
 from igrpo_sdk.errors import InputError
 
-from .base import Reward, Rollout, Scores
+from .base import Reward
 from .faces import FaceReward, FaceWeights
 from .guards import CopyPasteGuard, MotionGuard, PromptGuard
 from .measuring import Measurer, MeasuringConfig
 from .remote import RemoteReward
-from .scoring import ScoringConfig, checked_score, finite
+from .scoring import ScoringConfig
 
 __all__ = [
     "CopyPasteTerm",
@@ -31,7 +30,6 @@ __all__ = [
     "RewardsConfig",
     "Term",
     "make_rewards",
-    "score_terms",
 ]
 
 
@@ -154,12 +152,3 @@ def make_rewards(config: RewardsConfig, measurer: Measurer | None = None) -> lis
     ]
     assert [reward.name for reward in rewards] == list(config.weights())
     return rewards
-
-
-def score_terms(rewards: Sequence[Reward], rollouts: Sequence[Rollout]) -> dict[str, Scores]:
-    """The scores of each reward by its name, one entry a rollout, here and now; NaN and infinity are None.
-
-    Raises what a reward raises, and RewardError for one that breaks its protocol. `Scorer` does the same in
-    the background and survives a reward that fails.
-    """
-    return {reward.name: finite(checked_score(reward, rollouts))[0] for reward in rewards}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
@@ -80,7 +80,7 @@ class Measurer:
         self.analyzer, self.config = analyzer, config
         self.problems: dict[str, str] = {}
         self._people: dict[str, Person] = {}
-        self._reports: WeakKeyDictionary[Rollout, IdentityReport | None] = WeakKeyDictionary()
+        self._reports: WeakKeyDictionary[Rollout, Future[IdentityReport | None]] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -100,16 +100,25 @@ class Measurer:
 
         Raises InputError for frames that are none, ResourceError when a worker process dies.
         """
-        with self._lock:
-            new = [rollout for rollout in dict.fromkeys(rollouts) if rollout not in self._reports]
-            clips = {rollout: clip for rollout in new if (clip := self._clip(rollout)) is not None}
+        with self._lock:  # not while measuring: a thread that hangs there would stop all others
+            mine = [rollout for rollout in dict.fromkeys(rollouts) if rollout not in self._reports]
+            self._reports.update({rollout: Future() for rollout in mine})
+            reports = {rollout: self._reports[rollout] for rollout in rollouts}
+        try:
+            clips = {rollout: clip for rollout in mine if (clip := self._clip(rollout)) is not None}
             made = dict(zip(clips, self._measure(list(clips.values())), strict=True))
-            self._reports.update({rollout: made.get(rollout) for rollout in new})
-            return [self._reports[rollout] for rollout in rollouts]
+        except BaseException as error:
+            for rollout in mine:
+                self._reports.pop(rollout).set_exception(error)
+            raise
+        for rollout in mine:
+            reports[rollout].set_result(made.get(rollout))
+        return [reports[rollout].result() for rollout in rollouts]
 
     def known(self, rollouts: Sequence[Rollout]) -> list[IdentityReport | None]:
         """The reports as far as they have been made; None for the others, which are not measured now."""
-        return [self._reports.get(rollout) for rollout in rollouts]
+        found = [self._reports.get(rollout) for rollout in rollouts]
+        return [None if one is None or not one.done() else one.result() for one in found]
 
     def close(self) -> None:
         """End the worker processes; they start again when they are needed."""
@@ -131,31 +140,35 @@ class Measurer:
         """The face of a reference, found once; None if there is not exactly one."""
         if reference.hash in self.problems:
             return None
-        if reference.hash not in self._people:
+        found = self._people.get(reference.hash)
+        if found is None:
             try:
-                found = find_people([reference], self.analyzer)[0]
+                found = _trimmed(find_people([reference], self.analyzer)[0])
             except FaceError as error:
                 reason = str(error).removeprefix("references[0]: ")
-                self.problems[reference.hash] = reason
-                name = reference.source or f"reference {reference.hash[:12]}"
-                warnings.warn(f"{name}: {reason}; videos with it are not scored", stacklevel=2)
+                if self.problems.setdefault(reference.hash, reason) is reason:  # no other thread has told
+                    name = reference.source or f"reference {reference.hash[:12]}"
+                    warnings.warn(f"{name}: {reason}; videos with it are not scored", stacklevel=2)
                 return None
-            if len(self._people) >= _KEPT_PEOPLE:
-                del self._people[next(iter(self._people))]
-            self._people[reference.hash] = found
-        return self._people[reference.hash]
+            with self._lock:
+                if len(self._people) >= _KEPT_PEOPLE:
+                    del self._people[next(iter(self._people))]
+                self._people[reference.hash] = found
+        return found
 
     def _measure(self, clips: list[_Clip]) -> list[IdentityReport]:
         """The reports of clips, in this thread or spread over the processes."""
         if not self.config.workers:
             return [_report(clip, self.analyzer) for clip in clips]
-        if self._pool is None:
-            self._pool = self._start()
+        with self._lock:
+            pool = self._pool = self._pool or self._start()
         try:
-            return list(self._pool.map(_report_in_worker, clips))
+            return list(pool.map(_report_in_worker, clips))
         except BrokenProcessPool as error:
-            stop_feeding(self._pool)
-            self.close()
+            with self._lock:
+                if self._pool is pool:
+                    stop_feeding(pool)
+                    self.close()
             raise ResourceError(
                 f"a process that measures videos has died ({error}): is the memory enough for "
                 f"{self.config.workers} workers?"
@@ -163,6 +176,19 @@ class Measurer:
 
     def _start(self) -> ProcessPoolExecutor:
         return worker_pool(self.config.workers, _load_worker, self.config.pack, self.config.device)
+
+
+def _trimmed(person: Person) -> Person:
+    """The person with as much of the picture as anything is read from: hundreds of photographs are gigabytes,
+    and each is sent to a process with each video.
+    """
+    x0, y0, x1, y1 = person.face.box
+    margin = max(x1 - x0, y1 - y0)
+    left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
+    picture = person.picture[top : int(y1 + margin) + 1, left : int(x1 + margin) + 1].copy()
+    corner = np.array([left, top], np.float32)
+    face = replace(person.face, box=person.face.box - np.tile(corner, 2), points=person.face.points - corner)
+    return replace(person, picture=picture, face=face)
 
 
 def _report(clip: _Clip, analyzer: Analyzer) -> IdentityReport:

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ from .base import Rollout, Scores
 from .scoring import RewardError
 from .wire import encode_rollouts
 
-__all__ = ["MAX_BODY", "TOKEN", "RemoteReward"]
+__all__ = ["MAX_BODY", "TOKEN", "RemoteReward", "shared_token"]
 
 MAX_BODY = 256 * 2**20
 """Largest request, in bytes; a batch of more is sent in parts."""
@@ -35,8 +35,8 @@ class RemoteReward:
     """One term of the rewards that a server scores; the same numbers as there.
 
     name: what logs and the recipe call it here. Connections that fail, time out or are refused because the
-    server is busy are tried again, after 1, 2, 4, ... seconds, and then are a RewardError; what the server
-    says is wrong is one at once. Proxies of the environment are not used.
+    server is busy for a minute are tried again, after 1, 2, 4, ... seconds, and then are a RewardError; what
+    the server says is wrong is one at once. Proxies of the environment are not used.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RemoteReward:
             pause: seconds before the second try; doubles with each.
             max_body: bytes of one request; not more than the server takes.
 
-        Raises InputError for an address or a number that is none.
+        Raises InputError for an address or a number that is none, and what `shared_token` does.
         """
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise InputError(f"url {url!r}: give the address of a reward server, like http://localhost:8900")
@@ -69,6 +69,7 @@ class RemoteReward:
                 f"timeout={timeout}, retries={retries}, pause={pause}, max_body={max_body}: timeout and "
                 "max_body must be above 0, the others at least 0"
             )
+        shared_token()
         self.name = name or term
         self._url, self._term = url.rstrip("/") + "/score", term
         self._timeout, self._retries, self._pause, self._max_body = timeout, retries, pause, max_body
@@ -96,7 +97,7 @@ class RemoteReward:
     def _ask(self, body: bytes, count: int) -> Scores:
         """One request, tried until it is answered."""
         headers = {"Content-Type": "application/octet-stream"}
-        if token := os.environ.get(TOKEN):
+        if token := shared_token():
             headers["Authorization"] = f"Bearer {token}"
         reason = ""
         for trial in range(self._retries + 1):
@@ -105,7 +106,10 @@ class RemoteReward:
             try:
                 request = urllib.request.Request(self._url, body, headers)
                 with self._open(request, timeout=self._timeout) as answer:
-                    return _scores(answer.read(_MAX_ANSWER), count)
+                    content = answer.read(_MAX_ANSWER)
+                    if answer.length:  # of what was announced, not there yet
+                        raise IncompleteRead(content, answer.length)
+                    return _scores(content, count)
             except urllib.error.HTTPError as error:
                 reason = f"{error.code} {_told(error)}"
                 if error.code not in _PASSING:
@@ -113,9 +117,19 @@ class RemoteReward:
             except (OSError, HTTPException) as error:  # URLError, TimeoutError, a connection that is cut
                 reason = f"{type(error).__name__}: {error}"
         raise RewardError(
-            f"reward {self.name!r}: {self._url} cannot be reached in {self._retries + 1} tries ({reason}): "
-            "is the server running (igrpo train serve-rewards), and is the address right?"
+            f"reward {self.name!r}: {self._url} gives no scores in {self._retries + 1} tries ({reason}): is "
+            "the server running (igrpo train serve-rewards), is the address right, has it too much to do?"
         )
+
+
+def shared_token() -> str | None:
+    """The secret of the environment, without space around it, as files of secrets end with a line; None
+    without one. Raises InputError, which does not show it, for one that a header cannot hold.
+    """
+    token = os.environ.get(TOKEN, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise InputError(f"{TOKEN}: holds characters that cannot be sent; use letters, digits and signs")
+    return token or None
 
 
 def _scores(answer: bytes, count: int) -> Scores:

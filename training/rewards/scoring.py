@@ -1,12 +1,14 @@
 """Scoring beside the next rollout: one thread a reward, and nothing that a reward does ends the training.
 
 A reward that raises, hangs, dies or returns no numbers costs its scores (None) and a warning that says why;
-one that fails batch after batch is a `RewardError`. Threads are enough: onnxruntime, numpy, torch and the
-network release the interpreter while they work, and `MeasuringConfig.workers` takes measuring out of it.
+one that fails batch after batch is a `RewardError`, and so is one that has never scored anything. Threads are
+enough: onnxruntime, numpy, torch and the network release the interpreter while they work, and
+`MeasuringConfig.workers` takes measuring out of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import threading
@@ -34,7 +36,9 @@ class RewardError(IgrpoError, RuntimeError):
 @dataclass(frozen=True)
 class ScoringConfig:
     """timeout: seconds a reward has for a batch, from when it begins. queue: batches that may wait for each
-    reward; `submit` waits when there are more. patience: failed batches in a row that end the training.
+    reward; `submit` waits when there are more. patience: failed batches in a row that end the training. A
+    batch that the reward says it cannot score is a failed one only if it has never scored any, and of one
+    group in several batches the first: a reference without a face is no fault of the reward.
     """
 
     timeout: float = 600.0
@@ -52,8 +56,8 @@ class Counts:
     """What became of the rollouts of one reward so far, and of its batches.
 
     scored, unscored: rollouts with a score and without. invalid: of those without, the ones whose score was
-    NaN or infinite. failed: batches in which the reward raised, was late or died, or could score nobody;
-    late: those that ran into the timeout. seconds: that it worked, without the batches that were late.
+    NaN or infinite. failed: batches in which the reward raised, was late or died, or scored nobody; late:
+    those that ran into the timeout. seconds: that it worked, without the batches that were late.
     """
 
     scored: int = 0
@@ -180,6 +184,7 @@ class _Lane:
     def __init__(self, reward: Reward, config: ScoringConfig) -> None:
         self.reward, self.config, self.counts = reward, config, Counts()
         self._failed_in_a_row = 0
+        self._declined: set[int] = set()  # groups of the last batch that it said it cannot score
         self._jobs: queue.Queue[_Job | None] = queue.Queue(config.queue)
         self._lock = threading.Lock()  # around _thread, _running and the end of a job
         self._closed = False
@@ -211,30 +216,42 @@ class _Lane:
         counts.seconds += 0.0 if late else job.seconds
         if missing:
             self._warn(job, missing, invalid)
-        self._judge(job, failed=bool(scores) and missing == len(scores))
+        if scores and missing == len(scores):
+            self._failed(job, invalid)
+        elif scores:
+            self._failed_in_a_row = 0
         return scores
 
     def close(self) -> None:
-        """Let the thread end once it has nothing left to do."""
+        """Let the thread end after what it is doing; what waits is given up."""
         self._closed = True
-        try:
-            self._jobs.put_nowait(None)
-        except queue.Full:  # it hangs, or nobody has waited for its results: a daemon, it ends with us
-            pass
+        while True:
+            try:
+                self._jobs.put_nowait(None)
+                return
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    if (job := self._jobs.get_nowait()) is not None:
+                        job.finish(None, RuntimeError("the scorer was closed"))
 
-    def _judge(self, job: _Job, failed: bool) -> None:
-        """Count failures in a row; too many are the end."""
-        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
-        self.counts.failed += failed
+    def _failed(self, job: _Job, invalid: int) -> None:
+        """Count a batch without a score; too many in a row are the end."""
+        self.counts.failed += 1
+        if job.error is None and not invalid:
+            groups = {rollout.group for rollout in job.rollouts}
+            told_before = len(groups) == 1 and groups == self._declined
+            self._declined = groups
+            if self.counts.scored or told_before:
+                return
+        self._failed_in_a_row += 1
         if self._failed_in_a_row >= self.config.patience:
             raise RewardError(
                 f"reward {self.reward.name!r}: none of the last {self._failed_in_a_row} batches could be "
-                f"scored; the last: {_reason(job)}. Mend the reward, or take it out of the recipe"
+                f"scored; the last: {_reason(job, invalid)}. Mend the reward, or take it out of the recipe"
             ) from job.error
 
     def _warn(self, job: _Job, missing: int, invalid: int) -> None:
-        told = f"{invalid} scores are not finite" if invalid else _reason(job)
-        name, count = self.reward.name, len(job.rollouts)
+        name, count, told = self.reward.name, len(job.rollouts), _reason(job, invalid)
         warnings.warn(f"reward {name!r}: {missing} of {count} rollouts have no score: {told}", stacklevel=4)
 
     def _start(self) -> None:
@@ -266,8 +283,10 @@ class _Lane:
                 self._start()
 
 
-def _reason(job: _Job) -> str:
-    """Why a batch has rollouts without a score."""
+def _reason(job: _Job, invalid: int) -> str:
+    """Why a batch has rollouts without a score, of which so many have one that is not finite."""
     if job.error is not None:
         return f"{type(job.error).__name__}: {job.error}"
+    if invalid:
+        return f"{invalid} scores are not finite"
     return "it says that it cannot score them"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
+import select
+import socket
 import sys
 import threading
 import warnings
@@ -23,17 +24,18 @@ from igrpo_sdk.errors import InputError, ResourceError
 from ..recipe import build, read_recipe
 from .base import Reward, Scores
 from .composition import RewardsConfig, make_rewards
-from .remote import MAX_BODY, TOKEN
+from .remote import MAX_BODY, TOKEN, shared_token
 from .scoring import checked_score, finite
 from .wire import decode_rollouts
 
 __all__ = ["RewardServer", "serve_rewards"]
 
 _SILENCE = 60.0  # seconds after which a client that sends nothing is let go
+_DIGITS = 18  # of a request's length
 
 
 class RewardServer(ThreadingHTTPServer):
-    """Answers requests for scores, one request at a time; further ones wait in memory, up to `waiting`.
+    """Answers requests for scores, one at a time; `waiting` are held in memory, further ones wait unread.
 
     Call `serve_forever`, in a thread if need be, then `shutdown` and `server_close`.
     """
@@ -48,6 +50,7 @@ class RewardServer(ThreadingHTTPServer):
         token: str | None = None,
         max_body: int = MAX_BODY,
         waiting: int = 4,
+        patience: float = 60.0,
     ) -> None:
         """Listen; ResourceError when the address cannot be had.
 
@@ -57,10 +60,11 @@ class RewardServer(ThreadingHTTPServer):
             port: 0 takes a free one; see `url`.
             token: what a client must know; None lets everybody in who can reach the address.
             max_body: bytes of the largest request.
-            waiting: requests held in memory at once; one more is told to come again (503).
+            waiting: requests held in memory at once; further ones are not read yet.
+            patience: seconds that one of those waits before it is told to come again (503).
         """
         self.rewards = {reward.name: reward for reward in rewards}
-        self.token, self.max_body = token, max_body
+        self.token, self.max_body, self.patience = token, max_body, patience
         self.room, self.scoring = threading.BoundedSemaphore(waiting), threading.Lock()
         try:
             super().__init__((host, port), _Handler)
@@ -94,7 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The terms that are served."""
-        self._answer(200, {"terms": sorted(self.server.rewards)})
+        refused = self._refusal("/")
+        if refused is None:
+            self._answer(200, {"terms": sorted(self.server.rewards)})
+        else:
+            self._answer(refused.status, {"error": str(refused)})
 
     def do_POST(self) -> None:
         """Scores, or why not."""
@@ -114,12 +122,17 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             raise _Refused(411, "give the length of the request")
+        if len(length) > _DIGITS:
+            raise _Refused(413, f"a request of {len(length)} digits of bytes is too long")
         return int(length)
 
     def _serve(self, length: int) -> Scores:
         """Read a request if it may be read and there is room for it, and score."""
-        refused = self._refusal(length)
-        if refused is None and not self.server.room.acquire(blocking=False):
+        refused = self._refusal("/score")
+        if refused is None and length > self.server.max_body:
+            told = f"{length:,} bytes; at most {self.server.max_body:,}: send fewer rollouts"
+            refused = _Refused(413, told)
+        if refused is None and not self.server.room.acquire(timeout=self.server.patience):
             refused = _Refused(503, "busy: come again")
         if refused is not None:
             self._discard(length)
@@ -132,15 +145,13 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.server.room.release()
 
-    def _refusal(self, length: int) -> _Refused | None:
-        """Why a request is not read."""
+    def _refusal(self, path: str) -> _Refused | None:
+        """Why nothing is answered to a request that may be for `path` alone."""
         token, given = self.server.token, self.headers.get("Authorization", "")
-        if self.path != "/score":
-            return _Refused(404, f"{self.path!r} is unknown: POST to /score")
+        if self.path != path:
+            return _Refused(404, f"{self.path!r} is unknown: POST to /score, or GET /")
         if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
             return _Refused(401, f"the token is wrong: set {TOKEN} as on the server")
-        if length > self.server.max_body:
-            return _Refused(413, f"{length:,} bytes; at most {self.server.max_body:,}: send fewer rollouts")
         return None
 
     def _discard(self, length: int) -> None:
@@ -159,10 +170,17 @@ class _Handler(BaseHTTPRequestHandler):
         if reward is None:
             raise _Refused(404, f"term {term!r} is unknown: there is {', '.join(self.server.rewards)}")
         with self.server.scoring:
+            if self._is_gone():
+                raise _Refused(400, "nobody waits for the scores any more")
             try:
                 return finite(checked_score(reward, rollouts))[0]
             except Exception as error:
                 raise _Refused(500, f"{type(error).__name__}: {error}") from error
+
+    def _is_gone(self) -> bool:
+        """Whether the client has closed the connection, as it does when it no longer waits."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
         body = json.dumps(content, allow_nan=False).encode()
@@ -190,7 +208,7 @@ def serve_rewards(
     config = read_config(recipe, set or [])
     if config.remote:
         raise InputError(f"recipe {recipe!r} has remote rewards: a server scores here; take them out")
-    token = os.environ.get(TOKEN) or None
+    token = shared_token()
     if token is None and not _is_local(host):
         told = f"everybody who can reach {host} may ask for scores: set {TOKEN} here and at the trainer"
         warnings.warn(told, stacklevel=2)

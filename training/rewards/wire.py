@@ -6,8 +6,8 @@
     references  uint8 pixels, each picture once
     frames      uint8 pixels, rollout after rollout
 
-Nothing is compressed, so that what is read takes no more memory than what was sent; all lengths are compared
-with the body's before anything is made of it.
+Nothing is compressed, so that what is read takes no more memory than what was sent, once as it came and once
+as tensors; all lengths are compared with the body's before anything is made of it.
 """
 
 from __future__ import annotations
