@@ -168,7 +168,9 @@ def check_output_path(
     if not has_folder:
         raise InputError(f"{name}: the folder {str(target.parent)!r} does not exist. Create it first")
     if exists and not overwrite:
-        raise InputError(f"{name}: exists already. Choose another name or allow overwriting (--overwrite)")
+        raise InputError(
+            f"{name}: exists already. Choose another name or allow overwriting (--overwrite, overwrite=True)"
+        )
     # Only making a file shows that one can be made: permission bits mean little to root or on a network disk.
     # This one has no name, so that an interrupt leaves nothing.
     with _no_new_file(target), tempfile.TemporaryFile(dir=target.parent):

@@ -385,6 +385,14 @@ def test_s9_s10_what_is_wrong_is_refused_and_changes_nothing(
     assert torch.equal(says(pipe.backbone.transformer), base)
 
 
+def test_the_folder_of_a_run_says_where_its_adapter_is(adapter: Path) -> None:
+    run = adapter.parent / "run"
+    run.mkdir()
+    adapter.rename(run / "adapter")
+    with pytest.raises(WeightsError, match=r"holds no .*; give '.*run/adapter'"):
+        read_adapter(run)
+
+
 def test_s8_an_adapter_of_another_model(pipe: IdentityPipeline, saved: Path, tmp_path: Path) -> None:
     """Other weights under the same name; another width; no VACE."""
     with pytest.raises(WeightsError, match=r"trained on random \(weights \w+\); this is random \(weights"):

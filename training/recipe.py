@@ -22,6 +22,14 @@ T = TypeVar("T")
 
 
 def read_recipe(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """`read_mapping` of a recipe, which says its `kind`; InputError for one that does not."""
+    data = read_mapping(recipe, overrides)
+    if not isinstance(data.get("kind"), str):
+        raise InputError(f"recipe {recipe} must have a 'kind', a word")
+    return data
+
+
+def read_mapping(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Mapping of a recipe by name (a file of `training/recipes`) or path, with `a.b=c` overrides (c is YAML).
 
     Raises InputError for a recipe that does not exist, cannot be read or is no mapping, and for an override
@@ -39,8 +47,6 @@ def read_recipe(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise InputError(f"recipe {path} must be a mapping with a 'kind'")
     for override in overrides:
         _apply(data, override)
-    if not isinstance(data.get("kind"), str):
-        raise InputError(f"recipe {path} must have a 'kind', a word")
     return data
 
 

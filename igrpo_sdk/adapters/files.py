@@ -241,7 +241,9 @@ def _weights_in(directory: Path, name: str) -> Path:
     if found:
         names = ", ".join(path.name for path in found)
         raise WeightsError(f"adapter {name}: holds {names}; give the path of one")
-    raise WeightsError(f"adapter {name}: holds no {WEIGHTS_FILE} and no {_PEFT_WEIGHTS}; copy it again")
+    inside = directory / "adapter"
+    remedy = f"give {str(inside)!r}" if (inside / WEIGHTS_FILE).is_file() else "copy it again"
+    raise WeightsError(f"adapter {name}: holds no {WEIGHTS_FILE} and no {_PEFT_WEIGHTS}; {remedy}")
 
 
 def _download(repository: str) -> Path:

@@ -115,6 +115,14 @@ def test_an_adapter_says_how_it_is_used(tiny_directory: Path, prompts: Path, tmp
         train_policy(again, tmp_path / "other", device="cpu")
 
 
+def test_where_it_cannot_run_or_write(tiny_directory: Path, prompts: Path, tmp_path: Path) -> None:
+    made = recipe(tiny_directory, prompts)
+    with pytest.raises(InputError, match="device: 'gpu' is not there"):
+        train_policy(made, tmp_path / "run", device="gpu")
+    with pytest.raises(InputError, match=r"prompts.jsonl': is a file; give a folder"):
+        train_policy(made, prompts, device="cpu")
+
+
 @pytest.mark.parametrize("objective", [{"method": "best_of_n"}, {"method": "awm", "kl": 0.1}])
 def test_learning_from_final_latents(
     tiny_directory: Path, prompts: Path, tmp_path: Path, objective: dict[str, Any]

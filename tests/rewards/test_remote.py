@@ -345,7 +345,7 @@ def test_a_recipe_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rig
     """The whole way: recipe, server, client."""
     monkeypatch.delenv(TOKEN, raising=False)
     recipe = tmp_path / "rewards.yaml"
-    recipe.write_text("kind: rewards\nrewards:\n  motion: {floor: 0.001}\n", "utf-8")
+    recipe.write_text("rewards:\n  motion: {floor: 0.001}\n", "utf-8")
     started: list[RewardServer] = []
 
     def serve(server: RewardServer) -> None:

@@ -39,7 +39,7 @@ class PolicyLog:
                 from tensorboardX import SummaryWriter
             except ImportError as error:
                 raise DependencyError(
-                    f"tensorboardX is missing ({error}): pip install igrpo-sdk[train]"
+                    f"tensorboardX is missing ({error}): pip install 'igrpo-sdk[train]'"
                 ) from None
             output.mkdir(parents=True, exist_ok=True)
             self._board = SummaryWriter(str(output / "tensorboard"))

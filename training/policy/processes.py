@@ -13,6 +13,8 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object
 from torch import nn
 
+from igrpo_sdk.backbones.loading import pick_device
+
 __all__ = ["PATIENCE", "Processes", "quick_threads"]
 
 T = TypeVar("T")
@@ -32,11 +34,12 @@ class Processes:
     """
 
     def __init__(self, device: str, longest: float = 0.0) -> None:
-        """`device`: "auto" or "cpu"; GPUs are dealt out by accelerate. `longest`: seconds that one may be
-        behind the others, with rewards that are slow or a model that compiles.
+        """`device`: as of `pick_device`; GPUs are dealt out by accelerate. `longest`: seconds that one may be
+        behind the others, with rewards that are slow or a model that compiles. Raises InputError for a device
+        that is not there.
         """
         waits = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=PATIENCE + longest))
-        self._accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[waits])
+        self._accelerator = Accelerator(cpu=pick_device(device).type == "cpu", kwargs_handlers=[waits])
 
     @property
     def device(self) -> torch.device:

@@ -82,6 +82,8 @@ class _Run:
     """The state of a run, and the stages of a step."""
 
     def __init__(self, recipe: PolicyRecipe, output: Path, device: str) -> None:
+        if output.is_file():
+            raise InputError(f"output {str(output)!r}: is a file; give a folder")
         self.recipe, self.output, self.step = recipe, output, 0
         self._behind, self._start = 0.0, time.monotonic()
         scoring = recipe.rewards.scoring

@@ -21,7 +21,7 @@ from typing import Any
 
 from igrpo_sdk.errors import InputError, ResourceError
 
-from ..recipe import build, read_recipe
+from ..recipe import build, read_mapping
 from .base import Reward, Scores
 from .composition import RewardsConfig, make_rewards
 from .remote import MAX_BODY, TOKEN, shared_token
@@ -219,7 +219,7 @@ def serve_rewards(
 
 def read_config(recipe: str, changes: Sequence[str] = ()) -> RewardsConfig:
     """The group `rewards` of a recipe of any kind; InputError without one."""
-    group = read_recipe(recipe, changes).get("rewards")
+    group = read_mapping(recipe, changes).get("rewards")
     if not isinstance(group, dict):
         raise InputError(f"recipe {recipe!r} has no group 'rewards': name the rewards there")
     return build(RewardsConfig, group, "rewards")
