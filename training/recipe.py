@@ -44,7 +44,7 @@ def read_mapping(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"recipe {path} is no readable YAML: {error}") from None
     if not isinstance(data, dict):
-        raise InputError(f"recipe {path} must be a mapping with a 'kind'")
+        raise InputError(f"recipe {path} must be a mapping")
     for override in overrides:
         _apply(data, override)
     return data

@@ -283,7 +283,7 @@ def _update(bench: Bench, processes: Processes | None, number: int, chunks: int 
 
 def _processes(device: str) -> Processes:
     """Which wait for each other as long as one compiles, or is measured alone."""
-    return Processes("cpu" if device == "cpu" else "auto", longest=900.0)
+    return Processes(device, longest=900.0)
 
 
 def _short(recipe: str) -> str:

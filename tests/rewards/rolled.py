@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,3 +20,16 @@ class Say:
         self.calls += 1
         scores: Scores = self.answer(rollouts)
         return scores
+
+
+class Held(Say):
+    """Scores nothing until it is let go; `inside` tells that it has been asked."""
+
+    def __init__(self) -> None:
+        super().__init__(self._wait)
+        self.inside, self.go = threading.Event(), threading.Event()
+
+    def _wait(self, rollouts: Sequence[Rollout]) -> Scores:
+        self.inside.set()
+        self.go.wait(20)
+        return [0.0] * len(rollouts)

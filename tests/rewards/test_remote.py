@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from rolled import Say
+from rolled import Held, Say
 
 from igrpo_sdk.cli import main
 from igrpo_sdk.errors import InputError, ResourceError
@@ -154,59 +154,40 @@ def test_a_server_that_is_away_silent_or_no_reward_server(grey: Grey) -> None:
 
 
 def test_a_busy_server_is_asked_again(grey: Grey) -> None:
-    inside, go = threading.Event(), threading.Event()
-
-    def answer(rollouts: list[Rollout]) -> list[float]:
-        inside.set()
-        go.wait(5)
-        return groups(rollouts)
-
-    with serving(Say(answer), waiting=1, patience=0.0) as server:
+    held = Held()
+    with serving(held, waiting=1, patience=0.0) as server:
         first = threading.Thread(target=RemoteReward(server.url, "say").score, args=(grey(1),))
         first.start()
-        assert inside.wait(5)
+        assert held.inside.wait(5)
         with pytest.raises(RewardError, match="in 1 tries .503 busy"):
             RemoteReward(server.url, "say", retries=0).score(grey(1))
-        threading.Timer(0.2, go.set).start()
+        threading.Timer(0.2, held.go.set).start()
         assert RemoteReward(server.url, "say", pause=0.15).score(grey(1)) == [0.0]
         first.join()
 
 
 def test_who_comes_while_the_server_has_no_room_waits(grey: Grey) -> None:
-    inside, go = threading.Event(), threading.Event()
-
-    def answer(rollouts: list[Rollout]) -> list[float]:
-        inside.set()
-        go.wait(20)
-        return groups(rollouts)
-
-    with serving(Say(answer), waiting=1) as server, ThreadPoolExecutor() as pool:
+    held = Held()
+    with serving(held, waiting=1) as server, ThreadPoolExecutor() as pool:
         first = pool.submit(RemoteReward(server.url, "say", retries=0).score, grey(1))
-        assert inside.wait(20)
+        assert held.inside.wait(20)
         others = [pool.submit(RemoteReward(server.url, "say", retries=0).score, grey(1)) for _ in range(3)]
         assert not wait(others, timeout=0.3).done
-        go.set()
+        held.go.set()
         assert [one.result() for one in (first, *others)] == [[0.0]] * 4
 
 
-def test_nothing_is_scored_for_who_has_gone(grey: Grey, capfd: pytest.CaptureFixture[str]) -> None:
-    inside, go = threading.Event(), threading.Event()
-
-    def answer(rollouts: list[Rollout]) -> list[float]:
-        inside.set()
-        go.wait(20)
-        return groups(rollouts)
-
-    said = Say(answer)
-    with serving(said) as server, ThreadPoolExecutor() as pool:
+def test_nothing_is_scored_for_who_has_gone(grey: Grey) -> None:
+    held = Held()
+    with serving(held) as server, ThreadPoolExecutor() as pool:
         first = pool.submit(RemoteReward(server.url, "say").score, grey(1))
-        assert inside.wait(20)
+        assert held.inside.wait(20)
         with pytest.raises(RewardError, match="in 1 tries .*timed out"):
             RemoteReward(server.url, "say", timeout=0.2, retries=0).score(grey(1))
-        go.set()
+        held.go.set()
         assert first.result() == [0.0]
         assert RemoteReward(server.url, "say").score(grey(1)) == [0.0]
-        assert said.calls == 2
+        assert held.calls == 2
 
 
 def test_an_answer_that_is_cut_is_asked_for_again(grey: Grey) -> None:

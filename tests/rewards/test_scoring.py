@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rolled import Say
+from rolled import Held, Say
 
 from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.training.rewards.base import Rollout
@@ -137,21 +137,15 @@ def test_t8_who_cannot_be_scored_does_not_end_the_training(grey: Grey) -> None:
 
 
 def test_a_closed_scorer_ends_with_a_full_queue(grey: Grey) -> None:
-    inside, go = threading.Event(), threading.Event()
-
-    def answer(rollouts: list[Rollout]) -> list[float]:
-        inside.set()
-        go.wait(20)
-        return groups(rollouts)
-
-    scorer = Scorer([Say(answer)], ScoringConfig(queue=1))
+    held = Held()
+    scorer = Scorer([held], ScoringConfig(queue=1))
     pending = [scorer.submit(grey(1))]
-    assert inside.wait(20)
+    assert held.inside.wait(20)
     pending.append(scorer.submit(grey(1)))
     scorer.close()
     with pytest.warns(UserWarning, match="RuntimeError: the scorer was closed"):
         assert pending[1].result() == {"say": [None]}
-    go.set()
+    held.go.set()
     assert pending[0].result() == {"say": [0.0]}
     for thread in threading.enumerate():
         if thread.name == "reward say":

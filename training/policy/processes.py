@@ -39,7 +39,9 @@ class Processes:
         that is not there.
         """
         waits = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=PATIENCE + longest))
-        self._accelerator = Accelerator(cpu=pick_device(device).type == "cpu", kwargs_handlers=[waits])
+        cpu = "cpu" in (device, pick_device("auto").type)
+        self._accelerator = Accelerator(cpu=cpu, kwargs_handlers=[waits])
+        pick_device(device)  # only now: before, each process would take memory of the first GPU
 
     @property
     def device(self) -> torch.device:
