@@ -28,35 +28,35 @@ if TYPE_CHECKING:
     from igrpo_sdk.adapters.lora import Adapter
     from igrpo_sdk.comparison import Comparison
     from igrpo_sdk.config import GenerationConfig, Geometry, Preset
-    from igrpo_sdk.faces.analyzer import Face, FaceAnalyzer
-    from igrpo_sdk.faces.measuring import find_people, measure
-    from igrpo_sdk.faces.report import IdentityReport
+    from igrpo_sdk.identity.analyzer import Face, FaceAnalyzer
+    from igrpo_sdk.identity.measuring import find_people, measure
+    from igrpo_sdk.identity.report import IdentityReport
+    from igrpo_sdk.media.video import IdentityVideo
     from igrpo_sdk.pipeline import IdentityPipeline
     from igrpo_sdk.references import Reference
     from igrpo_sdk.refinement import QwenRefiner, Refiner, complete_prompt
     from igrpo_sdk.sampling import Progress
-    from igrpo_sdk.video import IdentityVideo
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Adapter": "igrpo_sdk.adapters.lora",
     "Comparison": "igrpo_sdk.comparison",
-    "Face": "igrpo_sdk.faces.analyzer",
-    "FaceAnalyzer": "igrpo_sdk.faces.analyzer",
+    "Face": "igrpo_sdk.identity.analyzer",
+    "FaceAnalyzer": "igrpo_sdk.identity.analyzer",
     "GenerationConfig": "igrpo_sdk.config",
     "Geometry": "igrpo_sdk.config",
     "IdentityPipeline": "igrpo_sdk.pipeline",
-    "IdentityReport": "igrpo_sdk.faces.report",
-    "IdentityVideo": "igrpo_sdk.video",
+    "IdentityReport": "igrpo_sdk.identity.report",
+    "IdentityVideo": "igrpo_sdk.media.video",
     "Preset": "igrpo_sdk.config",
     "Progress": "igrpo_sdk.sampling",
     "QwenRefiner": "igrpo_sdk.refinement",
     "Reference": "igrpo_sdk.references",
     "Refiner": "igrpo_sdk.refinement",
     "complete_prompt": "igrpo_sdk.refinement",
-    "find_people": "igrpo_sdk.faces.measuring",
-    "measure": "igrpo_sdk.faces.measuring",
+    "find_people": "igrpo_sdk.identity.measuring",
+    "measure": "igrpo_sdk.identity.measuring",
 }
 
 __all__ = [

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from igrpo_sdk.decoding import SUFFIXES
 from igrpo_sdk.errors import DependencyError, InputError
+from igrpo_sdk.media.decoding import SUFFIXES
+from igrpo_sdk.media.video import IdentityVideo, check_output_path, written_whole
 from igrpo_sdk.references import Reference
-from igrpo_sdk.video import IdentityVideo, check_output_path, written_whole
 
 if TYPE_CHECKING:
-    from igrpo_sdk.faces.report import IdentityReport
+    from igrpo_sdk.identity.report import IdentityReport
 
 __all__ = ["COMPARISON_SUFFIXES", "Comparison"]
 
@@ -170,7 +170,7 @@ def _player(video: IdentityVideo, name: str) -> str:
 
 def _plot(video: IdentityVideo, name: str) -> str:
     """The picture of a report, or why there is none."""
-    from igrpo_sdk.faces.plot import draw_report
+    from igrpo_sdk.identity.plot import draw_report
 
     assert video.report is not None
     file = io.BytesIO()

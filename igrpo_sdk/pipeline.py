@@ -16,27 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igrpo_sdk.adapters.files import AdapterFile, choose_adapter, read_adapter, resolve_model
-from igrpo_sdk.adapters.fitting import check_belongs
+from igrpo_sdk.acceleration import memory_errors, pick_device
 from igrpo_sdk.adapters.lora import Adapter
+from igrpo_sdk.adapters.read import AdapterFile, choose_adapter, read_adapter, resolve_model
+from igrpo_sdk.adapters.use import check_belongs
 from igrpo_sdk.backbones.base import Conditioning
-from igrpo_sdk.backbones.loading import (
-    default_preset,
-    library_versions,
-    load_stock,
-    pick_device,
-    stock_scheduler,
-)
+from igrpo_sdk.backbones.loading import default_preset, load_stock, stock_scheduler
 from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.comparison import Comparison
 from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.analyzer import Analyzer
-from igrpo_sdk.faces.measuring import Person, find_people, measure
-from igrpo_sdk.memory import memory_errors
+from igrpo_sdk.identity.analyzer import Analyzer
+from igrpo_sdk.identity.measuring import Person, find_people, measure
+from igrpo_sdk.inputs import Request, make_request, refine_request
+from igrpo_sdk.media.video import IdentityVideo
+from igrpo_sdk.provenance import library_versions
 from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import Refiner, check_refiner
-from igrpo_sdk.requests import Request, make_request, refine_request
 from igrpo_sdk.sampling import (
     Progress,
     StepCallback,
@@ -47,7 +43,6 @@ from igrpo_sdk.sampling import (
     sample,
     shifted,
 )
-from igrpo_sdk.video import IdentityVideo
 
 __all__ = ["IdentityPipeline", "Progress", "Request"]
 

@@ -144,7 +144,8 @@ class QwenRefiner:
         """
         import torch
 
-        from igrpo_sdk.backbones.loading import loading_error, pick_device
+        from igrpo_sdk.acceleration import pick_device
+        from igrpo_sdk.backbones.loading import loading_error
 
         source, place = _find(model), pick_device(device)
         dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)

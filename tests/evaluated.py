@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from igrpo_sdk import IdentityReport, IdentityVideo
-from igrpo_sdk.faces.report import PersonReport
-from igrpo_sdk.training.dataset import Case
+from igrpo_sdk.identity.report import PersonReport
+from igrpo_sdk.training.data.rows import Case
 from igrpo_sdk.training.evaluation.measures import Judged, Measures
-from igrpo_sdk.training.evaluation.reader import Followed
+from igrpo_sdk.training.reader.network import Followed
 from igrpo_sdk.training.world.renderer import render_scenes
 
 

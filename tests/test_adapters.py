@@ -23,7 +23,6 @@ from tiny import TINY, people, tiny_pipeline, tiny_stock
 from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
-from igrpo_sdk.adapters.files import WEIGHTS_FILE, read_adapter
 from igrpo_sdk.adapters.info import INFO_FILE, AdapterInfo
 from igrpo_sdk.adapters.lora import (
     OFFICIAL_TARGETS,
@@ -33,9 +32,10 @@ from igrpo_sdk.adapters.lora import (
     remove_adapter,
     save_adapter,
 )
-from igrpo_sdk.backbones.marks import weights_mark
+from igrpo_sdk.adapters.read import WEIGHTS_FILE, read_adapter
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled, adapter_parameters
 from igrpo_sdk.errors import HubError, InputError, NumericsError, ResourceError, WeightsError
+from igrpo_sdk.provenance import weights_mark
 from igrpo_sdk.sampling import draw_noise
 
 PROMPT = "Two people talk."
@@ -402,7 +402,7 @@ def test_s8_an_adapter_of_another_model(pipe: IdentityPipeline, saved: Path, tmp
     stock = tiny_stock()
     config = {k: v for k, v in stock.transformer.config.items() if not k.startswith(("vace", "_"))}
     plain = WanTransformer3DModel(**config)
-    from igrpo_sdk.adapters.fitting import check_fit
+    from igrpo_sdk.adapters.use import check_fit
 
     with pytest.raises(WeightsError, match="16 of its 40 modules, such as vace_blocks"):
         check_fit(plain, read_adapter(saved))

@@ -37,9 +37,16 @@ LAYERS = (
 # Pure math: nothing but these, and of this package its errors.
 PURE = {
     "igrpo_sdk/flow.py": {"__future__", "collections", "dataclasses", "math", "torch", "typing"},
-    "igrpo_sdk/faces/crops.py": {"__future__", "numpy", "typing"},
-    "igrpo_sdk/faces/matching.py": {"__future__", "collections", "dataclasses", "numpy", "scipy", "typing"},
-    "igrpo_sdk/faces/places.py": {"__future__", "collections", "numpy", "scipy"},
+    "igrpo_sdk/identity/crops.py": {"__future__", "numpy", "typing"},
+    "igrpo_sdk/identity/matching.py": {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "numpy",
+        "scipy",
+        "typing",
+    },
+    "igrpo_sdk/identity/places.py": {"__future__", "collections", "numpy", "scipy"},
 }
 
 
@@ -134,7 +141,7 @@ def depth(name: str) -> int:
 
 def test_there_is_something_to_look_at() -> None:
     assert {source.name for source in SOURCES} >= {"igrpo_sdk", "igrpo_sdk.errors", "igrpo_sdk.training"}
-    assert len(list(functions(next(s for s in SOURCES if s.name == "igrpo_sdk.video")))) > 10
+    assert len(list(functions(next(s for s in SOURCES if s.name == "igrpo_sdk.media.video")))) > 10
 
 
 def test_every_module_of_the_sdk_has_a_layer() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
-from igrpo_sdk.training import checkpoint
+from igrpo_sdk.training.common import checkpoint
 
 
 def parts(value: float) -> dict[str, object]:

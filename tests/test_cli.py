@@ -15,9 +15,9 @@ from typing import Literal
 import pytest
 
 from igrpo_sdk import Cancelled, InputError, WeightsError
-from igrpo_sdk.cli import COMMAND_GROUP, build_parser, main, run
+from igrpo_sdk.commands.dispatch import COMMAND_GROUP, build_parser, main, run
+from igrpo_sdk.commands.doctor import doctor
 from igrpo_sdk.config import Preset, preset_names
-from igrpo_sdk.doctor import doctor
 
 HEAVY = ("torch", "numpy", "diffusers", "jsonargparse", "PIL", "av")
 
@@ -27,7 +27,7 @@ HEAVY = ("torch", "numpy", "diffusers", "jsonargparse", "PIL", "av")
 
 def test_help_lists_every_command_without_loading_any(capsys: pytest.CaptureFixture[str]) -> None:
     script = (
-        "import sys; from igrpo_sdk.cli import main; assert main(['--help']) == 0; "
+        "import sys; from igrpo_sdk.commands.dispatch import main; assert main(['--help']) == 0; "
         f"assert not set({HEAVY}) & set(sys.modules)"
     )
     started = time.monotonic()
@@ -229,7 +229,7 @@ def test_words_that_do_not_fit(words: list[str]) -> None:
 
 WAITING = """
 import sys, time
-from igrpo_sdk.cli import run
+from igrpo_sdk.commands.dispatch import run
 
 def wait() -> None:
     "Wait."
@@ -296,7 +296,7 @@ def version(name):
 
 metadata.version = version  # what importlib says of a package that is not there
 sys.modules["torch"] = None  # what Python does when a module is not there
-from igrpo_sdk.doctor import doctor
+from igrpo_sdk.commands.doctor import doctor
 sys.exit(doctor())
 """
 

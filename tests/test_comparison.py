@@ -18,7 +18,7 @@ from PIL import Image
 from tiny import people, tiny_pipeline
 
 from igrpo_sdk import IdentityPipeline, IdentityVideo, InputError
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.comparison import Comparison
 
 PROMPT = "Two people talk."

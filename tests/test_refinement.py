@@ -23,11 +23,11 @@ from transformers import AutoTokenizer
 from igrpo_sdk import QwenRefiner, Reference, refinement
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import LoraSettings, add_adapter, save_adapter
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import Cancelled, HubError, InputError, WeightsError
+from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.pipeline import IdentityPipeline, Progress
 from igrpo_sdk.refinement import complete_prompt
-from igrpo_sdk.video import IdentityVideo
 
 PROMPT = "Two people talk."
 

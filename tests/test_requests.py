@@ -8,7 +8,7 @@ import pytest
 from tiny import people, tiny_pipeline
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.requests import check_named_people
+from igrpo_sdk.inputs import check_named_people
 from igrpo_sdk.training.world.captions import Naming, captions
 from igrpo_sdk.training.world.scenes import sample_scene
 

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from igrpo_sdk import IdentityVideo, InputError, ResourceError, decoding
-from igrpo_sdk import video as video_module
-from igrpo_sdk.decoding import SUFFIXES
-from igrpo_sdk.video import check_output_path
+from igrpo_sdk import IdentityVideo, InputError, ResourceError
+from igrpo_sdk.media import decoding
+from igrpo_sdk.media import video as video_module
+from igrpo_sdk.media.decoding import SUFFIXES
+from igrpo_sdk.media.video import check_output_path
 
 Frames = NDArray[np.uint8]
 SETTINGS = {

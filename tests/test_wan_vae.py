@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from tiny import tiny_pipeline
 
-from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence
+from igrpo_sdk.backbones.vae import decode_sequence, encode_sequence
 from igrpo_sdk.errors import InputError
 
 PLAIN: dict[str, Any] = {"dim_mult": [1, 2, 2], "temperal_downsample": [True, True], "num_res_blocks": 1}

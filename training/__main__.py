@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

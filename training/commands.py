@@ -7,7 +7,7 @@ from pathlib import Path
 
 from igrpo_sdk.errors import InputError
 
-from .recipe import build, read_recipe
+from .common.recipe import build, read_recipe
 
 # kind of recipe: module, dataclass of the recipe, function that runs it; imported only when needed
 _KINDS = {
@@ -15,7 +15,7 @@ _KINDS = {
     "text": (".pretrain.text", "TextRecipe", "train_text"),
     "flow": (".pretrain.flow", "FlowRecipe", "train_flow"),
     "assemble": (".pretrain.assemble", "AssembleRecipe", "assemble"),
-    "reader": (".evaluation.reader_training", "ReaderRecipe", "train_reader"),
+    "reader": (".reader.training", "ReaderRecipe", "train_reader"),
     "faces": (".pretrain.faces.run", "FacesRecipe", "train_faces"),
 }
 

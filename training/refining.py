@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from igrpo_sdk.cli import ProgressBar
+from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.config import check_prompt
 from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.media.video import check_output_path, written_whole
 from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import DEFAULT_REFINER, QwenRefiner, Refiner, refine_prompt
 from igrpo_sdk.sampling import Progress
-from igrpo_sdk.video import check_output_path, written_whole
 
-from .dataset import Case, read_cases, read_lines
+from .data.rows import Case, read_cases, read_lines
 
 __all__ = ["refine_file", "refine_prompts"]
 

@@ -24,16 +24,16 @@ from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from igrpo_sdk.decoding import sample_frames
 from igrpo_sdk.errors import DependencyError, InputError
-from igrpo_sdk.faces.analyzer import FaceAnalyzer
-from igrpo_sdk.faces.matching import assign
-from igrpo_sdk.faces.measuring import find_people
-from igrpo_sdk.training.dataset import read_cases
+from igrpo_sdk.identity.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.matching import assign
+from igrpo_sdk.identity.measuring import find_people
+from igrpo_sdk.media.decoding import sample_frames
+from igrpo_sdk.training.common.statistics import Estimate, auc, bootstrap
+from igrpo_sdk.training.data.rows import read_cases
 from igrpo_sdk.training.evaluation.agreement import Agreement, agreement, agreement_share
 from igrpo_sdk.training.evaluation.measures import JUDGED_EVERY, Lab, video_file
 from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
-from igrpo_sdk.training.evaluation.statistics import Estimate, auc, bootstrap
 from igrpo_sdk.training.pretrain.clips import CLIP, draw_people
 from igrpo_sdk.training.pretrain.faces.data import portraits, scene_rows
 from igrpo_sdk.training.pretrain.faces.detector import Found

@@ -34,7 +34,7 @@ def measure(results: str = "docs/results/generate.json", model: str = "tiny-vace
     with tempfile.TemporaryDirectory() as folder:
         words = [str(FACES / name) for name in ("ann.png", "bob.png")]
         words += ["--prompt", PROMPT, "--seed", "7", "--device", "cpu", "--model", model]
-        code = "import sys; from igrpo_sdk.cli import main; sys.exit(main())"
+        code = "import sys; from igrpo_sdk.commands.dispatch import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "generate", *words, "--output", f"{folder}/out.mp4"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"made in ([\d.]+) s, after ([\d.]+) s of loading", done.stdout)

@@ -13,10 +13,10 @@ import torch
 
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.loading import REPO_ID, resolve
-from igrpo_sdk.backbones.marks import weights_mark
 from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.config import Geometry, Preset, preset_names
 from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.provenance import weights_mark
 
 __all__ = ["INFO_FILE", "SCHEMA", "AdapterInfo"]
 

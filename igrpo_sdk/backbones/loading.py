@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,8 @@ __all__ = [
     "PRESET_FILE",
     "REPO_ID",
     "default_preset",
-    "library_versions",
     "load_stock",
     "loading_error",
-    "pick_device",
     "resolve",
     "silence_loaders",
     "stock_scheduler",
@@ -135,20 +131,6 @@ def stock_scheduler(preset: Preset) -> Any:
     )
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is the best there is. Raises `InputError` for one that is not there."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device: {device!r} is not there; use 'auto', or ask igrpo doctor") from error
-    return found
-
-
 def _check_directory(directory: Path) -> Path:
     """`directory` if it holds a diffusers pipeline."""
     if not (directory / "model_index.json").is_file():
@@ -163,9 +145,3 @@ def silence_loaders() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what numbers depend on."""
-    names = ("igrpo-sdk", "torch", "diffusers", "transformers")
-    return {name: metadata.version(name) for name in names} | {"python": platform.python_version()}

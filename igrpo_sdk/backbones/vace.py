@@ -22,7 +22,7 @@ from torch import Tensor
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Conditioning, ReferenceOrder
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
-from igrpo_sdk.backbones.wan_vae import clips_at_once, decode_sequence, encode_sequence
+from igrpo_sdk.backbones.vae import clips_at_once, decode_sequence, encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import NumericsError, WeightsError
 from igrpo_sdk.references import Reference, letterbox

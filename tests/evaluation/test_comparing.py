@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from loose import load_loose
 
 from igrpo_sdk.errors import InputError, NumericsError
+from igrpo_sdk.training.common.statistics import bootstrap, bootstrap_mean, mean, win_rate
 from igrpo_sdk.training.evaluation.comparing import (
     ALL,
     METRICS,
@@ -27,8 +28,7 @@ from igrpo_sdk.training.evaluation.comparing import (
     judge_similarity,
     table,
 )
-from igrpo_sdk.training.evaluation.reader import Followed
-from igrpo_sdk.training.evaluation.statistics import bootstrap, bootstrap_mean, mean, win_rate
+from igrpo_sdk.training.reader.network import Followed
 
 METRIC = {metric.key: metric for metric in METRICS}
 RIGHT, WRONG = [[0.9, 0.1], [0.2, 0.8]], [[0.1, 0.9], [0.8, 0.2]]

@@ -19,10 +19,10 @@ from lora import make_adapter
 
 from igrpo_sdk import IdentityPipeline, IdentityVideo
 from igrpo_sdk.adapters.lora import LoraSettings
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.training.evaluation import measures as measures_module
 from igrpo_sdk.training.evaluation.comparing import table
-from igrpo_sdk.training.evaluation.page import Evaluation, page
+from igrpo_sdk.training.evaluation.report.page import Evaluation, page
 from igrpo_sdk.training.evaluation.suites import load_suite
 
 pytest.importorskip("insightface", reason="insightface is not installed: pip install 'igrpo-sdk[faces]'")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.common.statistics import Estimate
 from igrpo_sdk.training.evaluation.ownership import (
     PLACES,
     OwnedVideo,
@@ -21,7 +22,6 @@ from igrpo_sdk.training.evaluation.ownership import (
     own_video,
     own_wins,
 )
-from igrpo_sdk.training.evaluation.statistics import Estimate
 
 WIDTH = 192.0
 layouts = st.sampled_from([("middle",), ("left", "right"), PLACES]).flatmap(st.permutations)

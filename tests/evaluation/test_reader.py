@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from igrpo_sdk.errors import InputError, WeightsError
-from igrpo_sdk.faces.places import PLACES
-from igrpo_sdk.training.checkpoint import list_checkpoints, load
+from igrpo_sdk.identity.places import PLACES
 from igrpo_sdk.training.commands import train_world
-from igrpo_sdk.training.evaluation.reader import (
+from igrpo_sdk.training.common.checkpoint import list_checkpoints, load
+from igrpo_sdk.training.pretrain.loop import Budget
+from igrpo_sdk.training.pretrain.trainer import Optimisation, make_optimizers
+from igrpo_sdk.training.reader.network import (
     APPEARANCE_SIZE,
     WEIGHTS,
     ReaderModel,
@@ -30,15 +32,13 @@ from igrpo_sdk.training.evaluation.reader import (
     to_input,
     who_does_what_share,
 )
-from igrpo_sdk.training.evaluation.reader_training import (
+from igrpo_sdk.training.reader.training import (
     ReaderData,
     ReaderRecipe,
     ReaderTask,
     reader_loss,
     truth_of,
 )
-from igrpo_sdk.training.pretrain.loop import Budget
-from igrpo_sdk.training.pretrain.trainer import Optimisation, make_optimizers
 from igrpo_sdk.training.world.renderer import render_scenes
 from igrpo_sdk.training.world.scenes import ACTIONS, Actor, Scene, sample_scene
 

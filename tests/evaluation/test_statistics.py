@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from igrpo_sdk.errors import InputError, NumericsError
-from igrpo_sdk.training.evaluation.statistics import Estimate, auc, bootstrap, mean
+from igrpo_sdk.training.common.statistics import Estimate, auc, bootstrap, mean
 
 scores = st.lists(st.integers(-20, 20).map(float), min_size=1, max_size=12)
 

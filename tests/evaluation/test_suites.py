@@ -11,7 +11,7 @@ from evaluated import write_lines
 from PIL import Image
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.dataset import read_cases
+from igrpo_sdk.training.data.rows import read_cases
 from igrpo_sdk.training.evaluation.suites import (
     DEFAULT_CASES,
     WORLD_PARTS,

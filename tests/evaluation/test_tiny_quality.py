@@ -19,7 +19,7 @@ from tiny import TINY, tiny_stock
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.pipeline import IdentityPipeline
-from igrpo_sdk.training.evaluation.reader import ReaderModel, SceneReader
+from igrpo_sdk.training.reader.network import ReaderModel, SceneReader
 from igrpo_sdk.training.world.captions import caption
 
 needs_judge = pytest.mark.skipif(

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import HubError, InputError, NumericsError, ResourceError, WeightsError
-from igrpo_sdk.faces import packs
-from igrpo_sdk.faces.analyzer import FaceAnalyzer
-from igrpo_sdk.faces.matching import assign
-from igrpo_sdk.faces.packs import TINY as PACK
+from igrpo_sdk.identity import packs
+from igrpo_sdk.identity.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.matching import assign
+from igrpo_sdk.identity.packs import TINY as PACK
 from igrpo_sdk.training.world.renderer import render_references, render_scenes
 from igrpo_sdk.training.world.scenes import Actor, Scene
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from truth import Truth
 
-from igrpo_sdk.faces.crops import SIDE, TEMPLATE, aligned_luma, aligned_points, copied, to_template
+from igrpo_sdk.identity.crops import SIDE, TEMPLATE, aligned_luma, aligned_points, copied, to_template
 
 Aligned = tuple[NDArray[np.float64], NDArray[np.float64]]
 

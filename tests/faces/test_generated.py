@@ -27,9 +27,9 @@ from igrpo_sdk import (
     measure,
 )
 from igrpo_sdk.backbones.loading import PRESET_FILE
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.config import Preset
-from igrpo_sdk.faces.packs import TINY
+from igrpo_sdk.identity.packs import TINY
 from igrpo_sdk.pipeline import IdentityPipeline
 
 ANN, BOB = 950_007, 950_009
@@ -133,7 +133,7 @@ def test_the_shipped_preset_names_its_pack() -> None:
 WITHOUT = """
 import sys
 sys.modules["insightface"] = None  # what Python does when a module is not there
-from igrpo_sdk.doctor import doctor
+from igrpo_sdk.commands.doctor import doctor
 code = doctor()
 from igrpo_sdk import DependencyError, FaceAnalyzer
 try:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.matching import NOBODY, Switch, assign, find_switches, head_count_error, iou, track
+from igrpo_sdk.identity.matching import NOBODY, Switch, assign, find_switches, head_count_error, iou, track
 
 similarities = hnp.arrays(
     np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=5), elements=st.floats(-1, 1, width=32)

@@ -15,10 +15,10 @@ from PIL import Image
 from truth import Truth, scene
 
 from igrpo_sdk.errors import FaceError, InputError
-from igrpo_sdk.faces.analyzer import Analyzer, FaceAnalyzer
-from igrpo_sdk.faces.matching import Switch
-from igrpo_sdk.faces.measuring import find_people, frame_motion, measure
-from igrpo_sdk.faces.report import IdentityReport
+from igrpo_sdk.identity.analyzer import Analyzer, FaceAnalyzer
+from igrpo_sdk.identity.matching import Switch
+from igrpo_sdk.identity.measuring import find_people, frame_motion, measure
+from igrpo_sdk.identity.report import IdentityReport
 
 Frames = NDArray[np.uint8]
 ANN, BOB, CAT = 950_007, 950_009, 950_012

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from igrpo_sdk.faces.matching import assign
+from igrpo_sdk.identity.matching import assign
 from igrpo_sdk.training.evaluation.judge import Judge, JudgedFrame
 
 Frames = NDArray[np.uint8]

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from truth import Truth, scene
 
-from igrpo_sdk import IdentityReport, IdentityVideo, InputError, ResourceError, decoding
-from igrpo_sdk.cli import main
-from igrpo_sdk.decoding import decode_all, sample_frames
-from igrpo_sdk.faces.measuring import find_people, measure
-from igrpo_sdk.faces.packs import TINY
-from igrpo_sdk.faces.plot import draw_report, save_plot
+from igrpo_sdk import IdentityReport, IdentityVideo, InputError, ResourceError
+from igrpo_sdk.commands.dispatch import main
+from igrpo_sdk.identity.measuring import find_people, measure
+from igrpo_sdk.identity.packs import TINY
+from igrpo_sdk.identity.plot import draw_report, save_plot
+from igrpo_sdk.media import decoding
+from igrpo_sdk.media.decoding import decode_all, sample_frames
 
 pytest.importorskip("insightface", reason="insightface is not installed: pip install 'igrpo-sdk[faces]'")
 
@@ -141,7 +142,7 @@ def test_the_licence_of_a_pack_is_told(
 ) -> None:
     import shutil
 
-    from igrpo_sdk.faces import packs
+    from igrpo_sdk.identity import packs
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(packs, "_licences_told", set())

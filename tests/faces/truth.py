@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from igrpo_sdk.faces.analyzer import Face
+from igrpo_sdk.identity.analyzer import Face
 from igrpo_sdk.training.world.identities import FACE_RANGES, NAMES, identity_vectors
 from igrpo_sdk.training.world.landmarks import face_geometry, scene_faces
 from igrpo_sdk.training.world.motion import CHANNELS, reference_poses

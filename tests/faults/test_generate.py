@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from igrpo_sdk import IdentityVideo
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 
 PROMPT = "Two people talk."
 
@@ -157,7 +157,7 @@ def test_overwriting_is_allowed_by_name(folder: Path, tiny_directory: Path) -> N
 
 INTERRUPTED = """
 import os, signal, sys, threading, time
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 
 def wait_for_sampling():
     "Send the signal that Ctrl-C sends, as soon as the main thread is inside the sampling loop."

@@ -14,9 +14,10 @@ import torch
 from evaluated import write_lines
 from PIL import Image
 
-from igrpo_sdk import IdentityVideo, decoding
-from igrpo_sdk.cli import main
-from igrpo_sdk.faces.packs import TINY
+from igrpo_sdk import IdentityVideo
+from igrpo_sdk.commands.dispatch import main
+from igrpo_sdk.identity.packs import TINY
+from igrpo_sdk.media import decoding
 from igrpo_sdk.training.world.renderer import render_references, render_scenes
 from igrpo_sdk.training.world.scenes import Actor, Scene
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from igrpo_sdk import IdentityPipeline, IdentityVideo, ResourceError
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 
 PROMPT = "Two people talk."
 
@@ -52,7 +52,7 @@ def test_s2_a_fresh_process_gives_the_same_bits(
 ) -> None:
     command = ["generate", *pair, "--prompt", PROMPT, "--model", str(tiny_directory), "--seed", "3", "-o"]
     assert main([*command, str(tmp_path / "here.mp4")]) == 0
-    code = "import sys; from igrpo_sdk.cli import main; sys.exit(main())"
+    code = "import sys; from igrpo_sdk.commands.dispatch import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "OMP_NUM_THREADS": "1"}
     there = [sys.executable, "-c", code, *command, str(tmp_path / "there.mp4")]
     result = subprocess.run(there, env=environment, capture_output=True, text=True, check=False, timeout=120)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from tiny import TEXT_LENGTH, TINY, people, tiny_stock
 
+from igrpo_sdk.backbones.attention import FusibleAttnProcessor
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.sampling import draw_noise
-from igrpo_sdk.training.pretrain.attention import FusibleAttnProcessor
 
 PROMPT = "Two people  talk &amp; laugh in front of a blue wall."
 

@@ -10,8 +10,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from igrpo_sdk.training.common.recipe import build
 from igrpo_sdk.training.policy.config import PolicyRecipe
-from igrpo_sdk.training.recipe import build
 
 
 def write_prompts(folder: Path, rows: int = 6) -> Path:

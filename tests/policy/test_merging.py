@@ -15,14 +15,14 @@ from small_runs import settings, write_prompts, write_recipe
 from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
-from igrpo_sdk.adapters.files import AdapterFile, read_adapter, write_adapter
-from igrpo_sdk.cli import main
+from igrpo_sdk.adapters.read import AdapterFile, read_adapter, write_adapter
+from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.common.recipe import build
 from igrpo_sdk.training.policy import merging
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
-from igrpo_sdk.training.policy.evaluation import Alarm
 from igrpo_sdk.training.policy.trainer import train_policy
-from igrpo_sdk.training.recipe import build
+from igrpo_sdk.training.policy.validation import Alarm
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,17 @@ from qwen import DESCRIPTIONS, person
 from small_runs import settings, write_prompts
 from transformers import AutoTokenizer
 
-from igrpo_sdk import cli
+from igrpo_sdk.commands import dispatch
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import complete_prompt
 from igrpo_sdk.sampling import Progress
-from igrpo_sdk.training.dataset import read_cases
+from igrpo_sdk.training.common.recipe import build
+from igrpo_sdk.training.data.rows import read_cases
 from igrpo_sdk.training.policy.config import PolicyRecipe
 from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.prompts import DrawnAhead, PromptConfig, make_prompts
 from igrpo_sdk.training.policy.trainer import train_policy
-from igrpo_sdk.training.recipe import build
 from igrpo_sdk.training.refining import refine_file, refine_prompts
 from igrpo_sdk.training.world.captions import captions, refined_caption
 from igrpo_sdk.training.world.identities import appearances, identity_vectors
@@ -237,7 +237,7 @@ def test_wrong_files_are_refused_before_a_model_is_loaded(data: Path, tmp_path: 
 
 def run(*words: str) -> int:
     """The command, as its entry point runs it."""
-    return cli.run(lambda: refine_prompts, "train refine-prompts", words)
+    return dispatch.run(lambda: refine_prompts, "train refine-prompts", words)
 
 
 def test_the_command(

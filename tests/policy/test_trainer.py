@@ -20,16 +20,16 @@ from safetensors.torch import load_file
 from small_runs import recipe, settings, write_prompts, write_recipe
 from torch import Tensor
 
-from igrpo_sdk.adapters.files import read_adapter
+from igrpo_sdk.adapters.read import read_adapter
 from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError, NumericsError, WeightsError
-from igrpo_sdk.faces.report import IdentityReport, PersonReport
+from igrpo_sdk.identity.report import IdentityReport, PersonReport
 from igrpo_sdk.pipeline import IdentityPipeline
-from igrpo_sdk.training.checkpoint import list_checkpoints, load
+from igrpo_sdk.training.common.checkpoint import list_checkpoints, load
+from igrpo_sdk.training.common.recipe import build
 from igrpo_sdk.training.policy import trainer
 from igrpo_sdk.training.policy.config import PolicyRecipe, check_same_recipe
-from igrpo_sdk.training.policy.evaluation import Alarm, AlarmError, EvaluationConfig, Evaluator
 from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.model import load_pipeline
 from igrpo_sdk.training.policy.processes import Processes
@@ -38,7 +38,7 @@ from igrpo_sdk.training.policy.rollout import Chunk
 from igrpo_sdk.training.policy.sharding import check_lockstep
 from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.policy.update import Learner
-from igrpo_sdk.training.recipe import build
+from igrpo_sdk.training.policy.validation import Alarm, AlarmError, EvaluationConfig, Evaluator
 from igrpo_sdk.training.rewards.base import Rollout
 from igrpo_sdk.training.rewards.scoring import RewardError
 
@@ -310,10 +310,10 @@ def test_the_clock_of_any_process_ends_the_run(tiny_directory: Path, prompts: Pa
     start = tmp_path / "start.py"
     start.write_text(
         "import sys\n"
-        "from igrpo_sdk import cli\n"
+        "from igrpo_sdk.commands.dispatch import main\n"
         "from igrpo_sdk.training.policy import trainer\n"
         "trainer._Run.elapsed = property(lambda run: 9.0 if run.processes.first and run.step else 0.0)\n"
-        "sys.exit(cli.main(['train', *sys.argv[1:]]))\n"
+        "sys.exit(main(['train', *sys.argv[1:]]))\n"
     )
     content = settings(tiny_directory, prompts, steps=100, max_seconds=5.0)
     process = launch(tmp_path, content, str(start))

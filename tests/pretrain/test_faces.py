@@ -20,8 +20,8 @@ from torch import Tensor
 
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training import checkpoint
 from igrpo_sdk.training.commands import train_world
+from igrpo_sdk.training.common import checkpoint
 from igrpo_sdk.training.pretrain.faces import detector_training as training
 from igrpo_sdk.training.pretrain.faces.alignment import TEMPLATE, align, similarity
 from igrpo_sdk.training.pretrain.faces.data import FrameMix, face_numbers, frame_group, portraits

@@ -8,7 +8,7 @@ import torch
 from diffusers import WanVACETransformer3DModel
 from torch import nn
 
-from igrpo_sdk.training.pretrain.attention import FusibleAttnProcessor
+from igrpo_sdk.backbones.attention import FusibleAttnProcessor
 from igrpo_sdk.training.pretrain.readout import PERSON, SIZE, Facts, Readout, Truth, targets
 from igrpo_sdk.training.world.identities import NAMES
 from igrpo_sdk.training.world.renderer import render_scenes

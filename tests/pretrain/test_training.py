@@ -17,8 +17,8 @@ from igrpo_sdk.backbones.loading import PRESET_FILE
 from igrpo_sdk.config import Geometry, Preset
 from igrpo_sdk.errors import InputError, NumericsError, ResourceError, WeightsError
 from igrpo_sdk.pipeline import IdentityPipeline
-from igrpo_sdk.training import checkpoint
 from igrpo_sdk.training.commands import train_world
+from igrpo_sdk.training.common import checkpoint
 from igrpo_sdk.training.pretrain.clips import CLIP
 from igrpo_sdk.training.pretrain.flow import model_input
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder

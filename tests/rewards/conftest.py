@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from igrpo_sdk.faces.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.analyzer import FaceAnalyzer
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.rewards.base import Rollout
 from igrpo_sdk.training.rewards.measuring import Measurer

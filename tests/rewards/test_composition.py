@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.recipe import build
+from igrpo_sdk.training.common.recipe import build
 from igrpo_sdk.training.rewards.base import Rollout
 from igrpo_sdk.training.rewards.composition import RewardsConfig, make_rewards
 from igrpo_sdk.training.rewards.faces import FaceWeights

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from igrpo_sdk.faces.report import IdentityReport, PersonReport
+from igrpo_sdk.identity.report import IdentityReport, PersonReport
 from igrpo_sdk.training.policy.credit import face_cells, face_credit
 from igrpo_sdk.training.rewards.base import Rollout
 from igrpo_sdk.training.rewards.measuring import Measurer

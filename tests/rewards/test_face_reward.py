@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from igrpo_sdk.errors import InputError, ResourceError
-from igrpo_sdk.faces.analyzer import FaceAnalyzer
-from igrpo_sdk.faces.matching import Switch
-from igrpo_sdk.faces.measuring import measure
-from igrpo_sdk.faces.report import IdentityReport, PersonReport
+from igrpo_sdk.identity.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.matching import Switch
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.report import IdentityReport, PersonReport
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.rewards.base import Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward, FaceWeights, face_score

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.measuring import measure
+from igrpo_sdk.identity.measuring import measure
 from igrpo_sdk.references import Reference
-from igrpo_sdk.training.evaluation.reader import SceneReader, load_reader
+from igrpo_sdk.training.reader.network import SceneReader, load_reader
 from igrpo_sdk.training.rewards.base import Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward
 from igrpo_sdk.training.rewards.guards import CopyPasteGuard, MotionGuard, PromptGuard, mean_motion

@@ -19,7 +19,7 @@ import pytest
 import torch
 from rolled import Held, Say
 
-from igrpo_sdk.cli import main
+from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.training.rewards.base import Reward, Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.common.recipe import build, read_recipe
+from igrpo_sdk.training.common.seeds import mix
 from igrpo_sdk.training.evaluation.judge_mean import training_pictures
-from igrpo_sdk.training.evaluation.reader_training import ReaderRecipe, ReaderTask
 from igrpo_sdk.training.pretrain.clips import ClipPool, draw_people, letterbox_squares, to_video
 from igrpo_sdk.training.pretrain.latents import Encoder, LatentConfig, LatentPool, tokenizer_function
-from igrpo_sdk.training.pretrain.loop import mix
 from igrpo_sdk.training.pretrain.text import TextRecipe, TextTask
 from igrpo_sdk.training.pretrain.tokenizer import train_tokenizer
 from igrpo_sdk.training.pretrain.vae import VaeRecipe, VaeTask
-from igrpo_sdk.training.recipe import build, read_recipe
+from igrpo_sdk.training.reader.training import ReaderRecipe, ReaderTask
 from igrpo_sdk.training.world.captions import captions
 from igrpo_sdk.training.world.identities import SPLITS
 from igrpo_sdk.training.world.renderer import render_references, render_scenes

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from igrpo_sdk.faces.analyzer import Face
-from igrpo_sdk.faces.matching import NOBODY
-from igrpo_sdk.faces.places import follow_places
+from igrpo_sdk.identity.analyzer import Face
+from igrpo_sdk.identity.matching import NOBODY
+from igrpo_sdk.identity.places import follow_places
 
 from .measures import Judged
 

@@ -20,16 +20,16 @@ from typing import Any
 
 from igrpo_sdk.backbones.loading import silence_loaders
 from igrpo_sdk.errors import InputError, ResourceError
-from igrpo_sdk.faces.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.analyzer import FaceAnalyzer
+from igrpo_sdk.media.video import check_output_path, written_whole
 from igrpo_sdk.pipeline import IdentityPipeline
-from igrpo_sdk.video import check_output_path, written_whole
 
-from ..dataset import NAME, Case
-from . import plots
+from ..data.rows import NAME, Case
 from .comparing import ALL, Row, as_metrics, groups, table
 from .making import SETTINGS_FILE, make_videos, render_videos, scenes_of
 from .measures import JUDGED_EVERY, UNSEEN, Lab, Measures, video_file
-from .page import Evaluation, all_warnings, page
+from .report import plots
+from .report.page import Evaluation, all_warnings, page
 from .results import hardware, read_json, write_results
 from .suites import DEFAULT_CASES, load_suite, with_refined_prompts
 

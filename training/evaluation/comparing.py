@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.matching import NOBODY, assign
+from igrpo_sdk.identity.matching import NOBODY, assign
 
+from ..common.statistics import Estimate, bootstrap, bootstrap_mean, mean, win_rate
+from ..reader.network import prompt_following
 from .measures import Judged, Measures
 from .ownership import own_other_auc
-from .reader import prompt_following
-from .statistics import Estimate, bootstrap, bootstrap_mean, mean, win_rate
 
 ALL = "all cases"
 """The group of every case, beside the parts."""

@@ -30,7 +30,7 @@ from PIL import Image
 
 from igrpo_sdk.errors import DependencyError, FaceError, InputError, WeightsError
 
-from ..workers import worker_pool
+from ..common.workers import worker_pool
 from .results import available_cores
 
 EMBEDDING_SIZE = 128

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from igrpo_sdk.backbones.marks import weights_mark
 from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.pipeline import IdentityPipeline
+from igrpo_sdk.provenance import weights_mark
 from igrpo_sdk.references import Reference
-from igrpo_sdk.video import IdentityVideo
 
-from ..dataset import Case
+from ..data.rows import Case
 from ..pretrain.clips import CLIP
 from ..world.renderer import render_scenes
 from ..world.scenes import Scene

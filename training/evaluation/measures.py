@@ -20,18 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from igrpo_sdk.decoding import SUFFIXES, Sampled, sample_frames
 from igrpo_sdk.errors import FaceError, InputError
-from igrpo_sdk.faces.analyzer import FaceAnalyzer
-from igrpo_sdk.faces.measuring import find_people, measure
-from igrpo_sdk.faces.report import SCHEMA as REPORT_SCHEMA
-from igrpo_sdk.faces.report import IdentityReport
+from igrpo_sdk.identity.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.measuring import find_people, measure
+from igrpo_sdk.identity.report import SCHEMA as REPORT_SCHEMA
+from igrpo_sdk.identity.report import IdentityReport
+from igrpo_sdk.media.decoding import SUFFIXES, Sampled, sample_frames
 from igrpo_sdk.references import Reference
 
-from ..dataset import Case
+from ..data.rows import Case
+from ..reader.network import WEIGHTS, Followed, Reading, SceneReader, follow, load_reader
 from .judge import Judge, JudgedFrame, judge_references, judge_signature, judge_videos
 from .ownership import OwnedVideo, own_video
-from .reader import WEIGHTS, Followed, Reading, SceneReader, follow, load_reader
 from .results import read_json, write_json
 from .suites import file_hash
 

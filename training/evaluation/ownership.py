@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.places import PLACES, follow_places
+from igrpo_sdk.identity.places import PLACES, follow_places
 
-from . import statistics
-from .statistics import Estimate
+from ..common import statistics
+from ..common.statistics import Estimate
 
 __all__ = [
     "PLACES",

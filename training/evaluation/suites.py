@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.video import written_whole
+from igrpo_sdk.media.video import written_whole
 
-from ..dataset import FIELDS, Case, read_cases
+from ..data.rows import FIELDS, Case, read_cases
+from ..reader.network import appearance_vectors
 from ..world.captions import caption, refined_caption
 from ..world.identities import FACE_RANGES, SPLITS, identity_vectors
 from ..world.renderer import reference_pictures
 from ..world.scenes import BACKGROUNDS, LIGHTS, PLACES_BY_COUNT, STAYING, Actor, Scene
-from .reader import appearance_vectors
 
 WORLD_PARTS = ("easy", "contact", "hard")
 DEFAULT_CASES = 200

@@ -12,13 +12,13 @@ from igrpo_sdk.backbones.switching import AdapterUse
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
-from ..recipe import build, read_recipe
+from ..common.recipe import build, read_recipe
 from ..rewards.composition import RewardsConfig
 from .advantages import Combination
-from .evaluation import Alarm, EvaluationConfig
 from .prompts import PromptConfig
 from .rollout import RolloutConfig
 from .update import Objective
+from .validation import Alarm, EvaluationConfig
 from .windows import Window
 
 __all__ = [

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igrpo_sdk.faces.report import IdentityReport, PersonReport
+from igrpo_sdk.identity.report import IdentityReport, PersonReport
 
 from .advantages import normalise
 from .rollout import Video

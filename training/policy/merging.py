@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igrpo_sdk.adapters.files import MAX_SCALE, AdapterFile, read_adapter, write_adapter
 from igrpo_sdk.adapters.info import AdapterInfo
+from igrpo_sdk.adapters.read import MAX_SCALE, AdapterFile, read_adapter, write_adapter
 from igrpo_sdk.config import check_number
 from igrpo_sdk.errors import InputError
 
 from .config import PolicyRecipe, read_policy_recipe
-from .evaluation import Alarm, evaluator_alone
 from .model import load_pipeline
+from .validation import Alarm, evaluator_alone
 
 __all__ = [
     "best_scale",

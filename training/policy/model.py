@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from igrpo_sdk.adapters.lora import add_adapter
+from igrpo_sdk.backbones.attention import FusibleAttnProcessor
 from igrpo_sdk.pipeline import IdentityPipeline
 
-from ..pretrain.attention import FusibleAttnProcessor
 from .config import PolicyRecipe
 from .processes import Processes
 from .sharding import shard

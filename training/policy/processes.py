@@ -13,7 +13,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object
 from torch import nn
 
-from igrpo_sdk.backbones.loading import pick_device
+from igrpo_sdk.acceleration import pick_device
 
 __all__ = ["PATIENCE", "Processes", "quick_threads"]
 

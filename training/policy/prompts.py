@@ -17,9 +17,9 @@ from torch import Tensor
 from igrpo_sdk.errors import IgrpoError, InputError, ResourceError
 from igrpo_sdk.references import Reference
 
-from ..dataset import read_cases
+from ..common.workers import worker_pool
+from ..data.rows import read_cases
 from ..rewards.base import Rollout
-from ..workers import worker_pool
 from ..world.captions import caption, refined_caption
 from ..world.renderer import reference_pictures
 from ..world.scenes import ACTIONS, MAX_PEOPLE, STAYING, Scene, sample_scene

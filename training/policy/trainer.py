@@ -14,25 +14,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from igrpo_sdk.adapters.files import read_adapter
-from igrpo_sdk.adapters.fitting import check_belongs
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.lora import save_adapter
+from igrpo_sdk.adapters.read import read_adapter
+from igrpo_sdk.adapters.use import check_belongs
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_parameters
 from igrpo_sdk.errors import InputError, NumericsError
-from igrpo_sdk.faces.report import IdentityReport
-from igrpo_sdk.requests import check_given
+from igrpo_sdk.identity.report import IdentityReport
+from igrpo_sdk.inputs import check_given
 from igrpo_sdk.sampling import make_solver
 
-from .. import checkpoint
-from ..pretrain.loop import Average
+from ..common import checkpoint
+from ..common.average import Average
 from ..rewards.composition import make_rewards
 from ..rewards.measuring import Measurer
 from ..rewards.scoring import Pending, Scorer
 from .advantages import best_member, group_advantages, score_table
 from .config import PolicyRecipe, check_same_recipe, plain
 from .credit import face_credit
-from .evaluation import AlarmError, Evaluator
 from .log import PolicyLog
 from .model import load_pipeline, prepare_transformer
 from .processes import Processes, quick_threads
@@ -40,6 +39,7 @@ from .prompts import DrawnAhead, check_files
 from .rollout import Chunk, EncodedGroups, Group, Video, encode_groups, make_chunks
 from .sharding import check_lockstep
 from .update import Learner, Sums, levels_within
+from .validation import AlarmError, Evaluator
 
 __all__ = ["train_policy"]
 

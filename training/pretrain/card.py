@@ -10,7 +10,7 @@ from typing import Any
 
 from igrpo_sdk.config import Preset
 
-from ..recipe import read_recipe
+from ..common.recipe import read_recipe
 from ..world.identities import SPLITS
 from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
+from ..common.seeds import generator, mix
 from ..world.identities import SPLITS
 from ..world.renderer import render_references, render_scenes
 from ..world.scenes import MAX_PEOPLE, sample_scene
-from .loop import generator, mix
 
 CLIP = Geometry(height=144, width=192, num_frames=17, fps=8.0)
 """The clips of the tiny models."""

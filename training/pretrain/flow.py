@@ -27,14 +27,17 @@ from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
 from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from igrpo_sdk.acceleration import pick_device
+from igrpo_sdk.backbones.attention import FusibleAttnProcessor
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.flow import interpolate, shift_sigmas, velocity_target
 
-from .attention import FusibleAttnProcessor
+from ..common.average import Average
+from ..common.seeds import generator
 from .clips import CLIP
 from .latents import Batch, Encoder, LatentConfig, LatentPool, tokenizer_function
-from .loop import Average, Budget, Clock, generator, pick_device
+from .loop import Budget, Clock
 from .preview import load_parts, write_preview
 from .readout import Readout, ReadoutConfig, targets
 from .text import embed_text

@@ -14,15 +14,15 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from igrpo_sdk.backbones.wan_vae import encode_sequence
+from igrpo_sdk.backbones.vae import encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
+from ..common.seeds import generator, mix
 from ..world.captions import captions
 from ..world.renderer import Rendered, render_references, render_scenes
 from ..world.scenes import Scene, actor_keys, sample_scene
 from .clips import letterbox_squares, per_latent, to_video
-from .loop import generator, mix
 from .readout import Facts, Truth
 
 TEXT_LENGTH = 128

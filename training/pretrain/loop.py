@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from igrpo_sdk.errors import InputError, NumericsError
 
@@ -91,64 +88,6 @@ class Clock:
         """True when this process has used its own time and another must go on."""
         limit = self.budget.call_seconds
         return limit is not None and self.process_seconds >= limit
-
-
-def mix(*parts: int | str) -> int:
-    """A 63-bit seed from its parts, the same on every machine: `mix(seed, step, "noise")`."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def generator(device: torch.device, *parts: int | str) -> torch.Generator:
-    """A generator on `device` seeded from `parts`."""
-    return torch.Generator(device).manual_seed(mix(*parts))
-
-
-def pick_device(device: str) -> torch.device:
-    """The device named, or for "auto" the GPU if there is one."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used: {error}") from None
-
-
-class Average:
-    """Moving average of what trains of `modules`, exponential, warmed up so that early steps do not linger.
-
-    decay at step n is min(decay, (1 + n) / (10 + n)).
-    """
-
-    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
-        self.decay = decay
-        named = ((f"{m}.{n}", p) for m, module in modules.items() for n, p in module.named_parameters())
-        self._live = {name: p for name, p in named if p.requires_grad}
-        self.weights = {name: p.detach().float().clone() for name, p in self._live.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the parameters after optimiser step `step`, counted from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.weights.values()), list(self._live.values()), 1 - decay)
-
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Set the average from a checkpoint."""
-        for name, value in self.weights.items():
-            value.copy_(weights[name])
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the modules hold the average; afterwards their own weights again."""
-        with torch.no_grad():
-            kept = {name: p.detach().clone() for name, p in self._live.items()}
-            for name, p in self._live.items():
-                p.copy_(self.weights[name])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, p in self._live.items():
-                    p.copy_(kept[name])
 
 
 class FiniteGuard:

@@ -14,12 +14,12 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from igrpo_sdk.config import Geometry, Preset
 from igrpo_sdk.pipeline import IdentityPipeline
 
+from ..common.seeds import mix
 from ..world.captions import captions
 from ..world.renderer import render_references, render_scenes
 from ..world.scenes import MAX_PEOPLE, Scene, actor_keys, sample_scene
 from .clips import letterbox_squares
 from .latents import TEXT_LENGTH
-from .loop import mix
 
 
 def load_parts(vae: Path, trained: Path, flow_shift: float, clip: Geometry, device: str) -> IdentityPipeline:

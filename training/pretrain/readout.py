@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 
 from ..world.identities import NAMES, identity_vectors
 from ..world.motion import scene_poses

@@ -17,13 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
+from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 
+from ..common.average import Average
+from ..common.seeds import generator, mix
 from ..world.captions import captions
 from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, Scene, sample_scene
 from .latents import tokenizer_function
-from .loop import Average, Budget, Clock, generator, mix, pick_device
+from .loop import Budget, Clock
 from .tokenizer import train_tokenizer
 from .trainer import Every, Optimisation, make_optimizers, restore, train, write_model
 

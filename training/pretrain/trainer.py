@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from igrpo_sdk.errors import InputError, WeightsError
 
-from .. import checkpoint
+from ..common import checkpoint
+from ..common.average import Average
 from .gradients import Gradients, RecordedGradients
-from .loop import Average, Clock, FiniteGuard, Log
+from .loop import Clock, FiniteGuard, Log
 from .muon import BatchedMuon
 
 

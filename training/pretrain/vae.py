@@ -16,12 +16,15 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
-from igrpo_sdk.backbones.wan_vae import decode_sequence, encode_sequence
+from igrpo_sdk.acceleration import pick_device
+from igrpo_sdk.backbones.vae import decode_sequence, encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
+from ..common.average import Average
+from ..common.seeds import generator
 from .clips import CLIP, ClipPool, PoolConfig
-from .loop import Average, Budget, Clock, generator, pick_device
+from .loop import Budget, Clock
 from .trainer import Every, Optimisation, make_optimizers, restore, train, trained, write_model
 
 

@@ -23,7 +23,7 @@ class Rollout:
     """One generated video with what it was made from; no file is involved.
 
     frames: uint8 [F, H, W, 3] on the CPU. places: where each person should be (distinct members of
-    `igrpo_sdk.faces.places.PLACES`), None where nobody said so or people change places. scene: the world's
+    `igrpo_sdk.identity.places.PLACES`), None where nobody said so or people change places. scene: the world's
     own ground truth of the prompt, None for prompts from elsewhere. group: rollouts of one
     (references, prompt) share it. prompt: as it was written; refined_prompt: what the video was made from
     instead, None if it was made from `prompt`.

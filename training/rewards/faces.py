@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.report import IdentityReport, PersonReport
+from igrpo_sdk.identity.report import IdentityReport, PersonReport
 
 from .base import Rollout, Scores
 from .measuring import Measurer

@@ -12,9 +12,9 @@ from statistics import fmean
 import numpy as np
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.measuring import frame_motion
+from igrpo_sdk.identity.measuring import frame_motion
 
-from ..evaluation.reader import SceneReader, follow, load_reader, prompt_following
+from ..reader.network import SceneReader, follow, load_reader, prompt_following
 from .base import Rollout, Scores
 from .measuring import Measurer
 

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import FaceError, InputError, ResourceError
-from igrpo_sdk.faces.analyzer import Analyzer, FaceAnalyzer
-from igrpo_sdk.faces.measuring import Person, find_people, measure
-from igrpo_sdk.faces.report import IdentityReport
+from igrpo_sdk.identity.analyzer import Analyzer, FaceAnalyzer
+from igrpo_sdk.identity.measuring import Person, find_people, measure
+from igrpo_sdk.identity.report import IdentityReport
 from igrpo_sdk.references import Reference
 
-from ..workers import stop_feeding, worker_pool
+from ..common.workers import stop_feeding, worker_pool
 
 if TYPE_CHECKING:
     from .base import Rollout

@@ -21,7 +21,7 @@ from typing import Any
 
 from igrpo_sdk.errors import InputError, ResourceError
 
-from ..recipe import build, read_mapping
+from ..common.recipe import build, read_mapping
 from .base import Reward, Scores
 from .composition import RewardsConfig, make_rewards
 from .remote import MAX_BODY, TOKEN, shared_token

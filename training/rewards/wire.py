@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 from igrpo_sdk.references import Reference
 
-from ..recipe import build
+from ..common.recipe import build
 from ..world.scenes import Scene
 from .base import Rollout
 

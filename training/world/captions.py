@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 from igrpo_sdk.refinement import complete_prompt
 
 from .identities import Appearance, appearances, identity_vectors

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 
 from .hashing import uniforms
 from .scenes import ACTIONS, LIGHTS, MAX_PEOPLE, Scene

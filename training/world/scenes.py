@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 
 from .identities import SPLITS, identity_vectors
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from igrpo_sdk.faces import crops
+from igrpo_sdk.identity import crops
 
 CROP = crops.SIDE
 """Side of an aligned crop, pixels."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
+from ...common.seeds import mix
 from ...world.backgrounds import draw_backgrounds
 from ...world.identities import FACE_RANGES, identity_vectors
 from ...world.landmarks import face_geometry, scene_faces
@@ -19,7 +20,6 @@ from ...world.motion import portrait_poses
 from ...world.renderer import render_closeups, render_scenes
 from ...world.scenes import MAX_PEOPLE, Scene, sample_scene
 from ..clips import draw_people, letterbox_squares
-from ..loop import mix
 
 CPU = torch.device("cpu")
 WIDEST = 0.79

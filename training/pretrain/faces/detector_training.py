@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
+from ...common.average import Average
+from ...common.seeds import generator
 from ..clips import CLIP
-from ..loop import Average, Budget, generator
+from ..loop import Budget
 from ..ring import Ring, draw_rows
 from ..trainer import Every, Optimisation
 from ..wear import Wear, wear_out

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from igrpo_sdk.errors import InputError
 
-from ...evaluation.statistics import auc
+from ...common.average import Average
+from ...common.seeds import generator
+from ...common.statistics import auc
 from ...world.identities import FACE_RANGES, identity_vectors
 from ..clips import draw_people
-from ..loop import Average, Budget, generator
+from ..loop import Budget
 from ..ring import Ring, draw_rows
 from ..trainer import Every, Optimisation
 from ..wear import Wear, wear_out

@@ -8,10 +8,11 @@ from typing import Protocol
 
 import torch
 
+from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.errors import InputError
 
 from ...evaluation.results import write_json
-from ..loop import Budget, Clock, pick_device
+from ..loop import Budget, Clock
 from ..trainer import Every, Optimisation, Task, make_optimizers, restore, train
 from .detector_training import DetectorRecipe, DetectorTask
 from .export import DETECTOR_FILE, PACK_FILE, RECOGNISER_FILE, export_detector, export_recogniser

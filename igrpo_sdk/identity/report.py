@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from .matching import Switch, head_count_error
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.identity.matching import Switch, head_count_error
 
 if TYPE_CHECKING:
-    from .measuring import Person
+    from igrpo_sdk.identity.measuring import Person
 
 __all__ = ["SCHEMA", "IdentityReport", "PersonReport"]
 
@@ -196,7 +196,7 @@ class IdentityReport:
         Raises InputError for a path that cannot be written and frames that are others, ResourceError when the
         disk does not take the file, DependencyError without matplotlib.
         """
-        from .plot import save_plot
+        from igrpo_sdk.identity.plot import save_plot
 
         return save_plot(self, frames, path, people, overwrite)
 

@@ -1,4 +1,4 @@
-"""Memory that runs out, told as an error that says what to ask for instead."""
+"""Where a model runs, and what is said when its memory runs out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ from contextlib import contextmanager
 import torch
 
 from igrpo_sdk.config import Geometry
-from igrpo_sdk.errors import ResourceError
+from igrpo_sdk.errors import InputError, ResourceError
 
-__all__ = ["memory_errors"]
+__all__ = ["memory_errors", "pick_device"]
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is the best there is. Raises `InputError` for one that is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device: {device!r} is not there; use 'auto', or ask igrpo doctor") from error
+    return found
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ..errors import InputError
+from igrpo_sdk.errors import InputError
 
 PLACES = ("left", "middle", "right")
 """What a place may be called."""

@@ -135,7 +135,7 @@ def _faces() -> Iterator[tuple[bool, str]]:
     """Whether identity can be measured; nothing that is needed is missing if it cannot."""
     import numpy as np
 
-    from igrpo_sdk.faces.analyzer import FaceAnalyzer
+    from igrpo_sdk.identity.analyzer import FaceAnalyzer
 
     try:
         analyzer = FaceAnalyzer.load()

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from igrpo_sdk.decoding import sample_frames
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.analyzer import FaceAnalyzer
-from igrpo_sdk.faces.measuring import find_people, measure
-from igrpo_sdk.faces.plot import PLOT_SUFFIXES
-from igrpo_sdk.faces.report import IdentityReport
+from igrpo_sdk.identity.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.measuring import find_people, measure
+from igrpo_sdk.identity.plot import PLOT_SUFFIXES
+from igrpo_sdk.identity.report import IdentityReport
+from igrpo_sdk.media.decoding import sample_frames
+from igrpo_sdk.media.video import check_output_path
 from igrpo_sdk.references import Reference
-from igrpo_sdk.video import check_output_path
 
 __all__ = ["score"]
 

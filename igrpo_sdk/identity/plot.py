@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DependencyError, InputError
-from ..video import check_output_path, written_whole
-from .measuring import Person
-from .report import Box, IdentityReport
+from igrpo_sdk.errors import DependencyError, InputError
+from igrpo_sdk.identity.measuring import Person
+from igrpo_sdk.identity.report import Box, IdentityReport
+from igrpo_sdk.media.video import check_output_path, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from igrpo_sdk.adapters.files import AdapterFile
+from igrpo_sdk.adapters.read import AdapterFile
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.switching import adapter_layers
 from igrpo_sdk.config import Preset

@@ -14,9 +14,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, NumericsError
-from .crops import to_template
-from .packs import Pack, open_pack
+from igrpo_sdk.errors import InputError, NumericsError
+from igrpo_sdk.identity.crops import to_template
+from igrpo_sdk.identity.packs import Pack, open_pack
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -15,9 +15,9 @@ from typing import Any
 
 from igrpo_sdk.config import check_prompt, check_seed
 from igrpo_sdk.errors import IgrpoError, InputError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 
-from .world.scenes import Scene
+from ..world.scenes import Scene
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What ids, parts and systems may be called: they become file names and keys."""

@@ -1,12 +1,20 @@
-"""A short word for weights, to tell whether two models are one."""
+"""What a result was made by: the versions of libraries, and a short word that tells weights apart."""
 
 from __future__ import annotations
 
+import platform
 import zlib
+from importlib import metadata
 
 import torch
 
-__all__ = ["weights_mark"]
+__all__ = ["library_versions", "weights_mark"]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what numbers depend on."""
+    names = ("igrpo-sdk", "torch", "diffusers", "transformers")
+    return {name: metadata.version(name) for name in names} | {"python": platform.python_version()}
 
 
 def weights_mark(*modules: torch.nn.Module) -> str:

@@ -17,7 +17,7 @@ import yaml
 
 from igrpo_sdk.errors import InputError
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent.parent / "recipes"
 T = TypeVar("T")
 
 

@@ -1,24 +1,27 @@
-"""`igrpo compare`: what an adapter changes, the base and the aligned video beside each other."""
+"""`igrpo generate`: a video of the people of the reference pictures."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from igrpo_sdk.cli import ProgressBar
-from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.commands.progress import ProgressBar
+from igrpo_sdk.errors import DependencyError, IgrpoError
 
 if TYPE_CHECKING:
-    from igrpo_sdk.comparison import Comparison
+    from igrpo_sdk.media.video import IdentityVideo
+    from igrpo_sdk.references import Reference
 
-__all__ = ["compare"]
+__all__ = ["generate"]
 
 
-def compare(
+def generate(
     *references: str,
     prompt: str,
-    output: Path = Path("out.html"),
+    output: Path = Path("out.mp4"),
     model: str = "tiny-vace",
     adapter: str = "default",
     adapter_scale: float = 1.0,
@@ -33,20 +36,20 @@ def compare(
     device: str = "auto",
     overwrite: bool = False,
 ) -> None:
-    """Make a video without and with an adapter, from the same noise, and show both beside each other.
+    """Make a video in which the people of the reference pictures appear together.
 
     Args:
         references: One picture of each person; the first is "the first person" of the prompt.
         prompt: Who does what, where.
-        output: A page (.html) with both videos, their identity reports and plots, or a video (.mp4, .webm,
-            .gif) with the base on the left.
+        output: The file to write: .mp4, .webm or .gif.
         model: A preset's name, the directory of a diffusers pipeline or of an adapter, or a Hub repository.
-        adapter: A directory, a .safetensors file, a Hub repository, or "default" for the model's own.
+        adapter: A directory, a .safetensors file, a Hub repository, "default" for the model's own (the base,
+            if it has none), or "none" for the base.
         adapter_scale: What the adapter's part is multiplied by, 0 to 4.
-        seed: The same seed gives the same videos; by default one is drawn, and printed.
+        seed: The same seed gives the same video; by default one is drawn, and printed.
         steps: Denoising steps. This and the options below are the preset's by default.
-        height: Height of each video in pixels.
-        width: Width of each video in pixels.
+        height: Height of the video in pixels.
+        width: Width of the video in pixels.
         frames: Number of frames.
         guidance: How strongly the prompt and the references are followed; 1 turns guidance off.
         negative: What should not be seen.
@@ -55,17 +58,15 @@ def compare(
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
         overwrite: Replace the output file if it exists.
     """
-    from igrpo_sdk.comparison import COMPARISON_SUFFIXES
     from igrpo_sdk.config import check_prompt
+    from igrpo_sdk.media.video import check_output_path
     from igrpo_sdk.references import Reference
     from igrpo_sdk.refinement import QwenRefiner
-    from igrpo_sdk.video import check_output_path
 
-    target = check_output_path(output, overwrite, COMPARISON_SUFFIXES)
+    started = time.monotonic()
+    target = check_output_path(output, overwrite)
     check_prompt("prompt", prompt)
     people = [Reference.load(reference) for reference in references]
-    if adapter == "none":
-        raise InputError("adapter: 'none' leaves nothing to compare; give one, or 'default'")
 
     from igrpo_sdk.backbones.loading import silence_loaders
     from igrpo_sdk.pipeline import IdentityPipeline  # torch and diffusers: seconds, after the quick checks
@@ -75,8 +76,9 @@ def compare(
     pipe = IdentityPipeline.from_pretrained(
         model, adapter=adapter, adapter_scale=adapter_scale, device=device
     )
+    loaded = time.monotonic()
     with ProgressBar() as bar:
-        comparison = pipe.compare(
+        video = pipe(
             people,
             prompt,
             seed=seed,
@@ -89,30 +91,31 @@ def compare(
             progress=bar.update,
             refine=refiner,
         )
-    told = _measure(comparison, pipe.preset.face_pack)
-    comparison.save(target, overwrite)
-    for warning in comparison.warnings:
+    video.save(target, overwrite=overwrite)
+    done = time.monotonic()
+    similarity = _measure(video, people, pipe.preset.face_pack)
+    for warning in video.warnings:
         print(f"igrpo: warning: {warning}", file=sys.stderr)
-    print(f"{output}: {len(comparison.base)} frames each, seed {comparison.base.settings['seed']}")
+    print(f"{output}: {len(video)} frames, seed {video.settings['seed']}")
     if refiner:
-        print(f"refined prompt: {comparison.base.settings['refined_prompt']}")
-    print(told)
+        print(f"refined prompt: {video.settings['refined_prompt']}")
+    print(f"made in {done - loaded:.1f} s, after {loaded - started:.1f} s of loading")
+    if similarity:
+        print(similarity)
 
 
-def _measure(comparison: Comparison, pack: str | None) -> str:
-    """Measure identity in both with the model's face pack, if it has one and the extra is there; in words."""
-    from igrpo_sdk.faces.analyzer import FaceAnalyzer
-    from igrpo_sdk.faces.measuring import find_people, measure
+def _measure(video: IdentityVideo, people: Sequence[Reference], pack: str | None) -> str | None:
+    """Measure identity with the model's face pack, if it has one and the extra is there; in words."""
+    from igrpo_sdk.identity.analyzer import FaceAnalyzer
+    from igrpo_sdk.identity.measuring import measure
 
     if pack is None:
-        return "similarity to the references: not measured: the model has no face pack; try igrpo score"
+        return None
     try:
-        analyzer = FaceAnalyzer.load(pack)
-        people = find_people(comparison.references, analyzer)
-        for video in (comparison.base, comparison.aligned):
-            video.report = measure(video.frames, people, analyzer)
-    except IgrpoError as error:  # the videos are what was asked for first
+        report = measure(video.frames, people, FaceAnalyzer.load(pack))
+    except DependencyError:  # the video is what was asked for, and `igrpo doctor` tells what is missing
+        return None
+    except IgrpoError as error:
         return f"similarity to the references: not measured: {error}"
-    base, aligned = comparison.base.report, comparison.aligned.report
-    assert base and aligned
-    return f"similarity to the references: base {base.mean:.2f}, aligned {aligned.mean:.2f}"
+    each = ", ".join(f"{person.name} {person.mean:.2f}" for person in report.people)
+    return f"similarity to the references: {each} (the same person from {report.same_person:.2f} up)"

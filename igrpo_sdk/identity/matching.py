@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ..errors import InputError
+from igrpo_sdk.errors import InputError
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]

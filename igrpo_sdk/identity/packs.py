@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ASSETS
-from ..errors import DependencyError, HubError, InputError, ResourceError, WeightsError
+from igrpo_sdk.config import ASSETS
+from igrpo_sdk.errors import DependencyError, HubError, InputError, ResourceError, WeightsError
 
 INSIGHTFACE_PACKS = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")
 SAME_PERSON = 0.4

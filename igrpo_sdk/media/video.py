@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from igrpo_sdk.decoding import SUFFIXES, decode_all, exact_scaling
 from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.media.decoding import SUFFIXES, decode_all, exact_scaling
 
 if TYPE_CHECKING:
     from av.filter import Graph
     from av.video.stream import VideoStream
     from PIL import Image
 
-    from igrpo_sdk.faces.report import IdentityReport
+    from igrpo_sdk.identity.report import IdentityReport
 
 __all__ = ["IdentityVideo", "check_output_path", "written_whole"]
 
@@ -108,7 +108,7 @@ class IdentityVideo:
 
         Frames come back as the codec kept them: nearly, not exactly, the ones that were saved. Raises
         `InputError` for a file that is missing, unreadable, without frames, or larger than the limits of
-        `igrpo_sdk.decoding`.
+        `igrpo_sdk.media.decoding`.
         """
         decoded = decode_all(path)
         content = _parse_comment(decoded.comment)

@@ -11,7 +11,7 @@ import numpy as np
 
 from igrpo_sdk.errors import DependencyError
 
-from .comparing import ALL, Results, Row, spread
+from ..comparing import ALL, Results, Row, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FaceError, InputError
-from ..references import Reference
-from .analyzer import Analyzer, Face, Floats, Frames
-from .crops import aligned_luma, aligned_points, copied
-from .matching import NOBODY, Ints, assign, find_switches, track
-from .places import follow_places
-from .report import IdentityReport, PersonReport
+from igrpo_sdk.errors import FaceError, InputError
+from igrpo_sdk.identity.analyzer import Analyzer, Face, Floats, Frames
+from igrpo_sdk.identity.crops import aligned_luma, aligned_points, copied
+from igrpo_sdk.identity.matching import NOBODY, Ints, assign, find_switches, track
+from igrpo_sdk.identity.places import follow_places
+from igrpo_sdk.identity.report import IdentityReport, PersonReport
+from igrpo_sdk.references import Reference
 
 __all__ = ["MIN_FACE", "Person", "find_people", "frame_motion", "measure"]
 

@@ -28,7 +28,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from igrpo_sdk.errors import InputError, WeightsError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 
 from ..world.face import hair_colour, pick, skin_colour
 from ..world.identities import COLUMN, HAIR_STYLES, TOP_RGB, identity_vectors

@@ -16,18 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.faces.places import PLACES
+from igrpo_sdk.identity.places import PLACES
 
+from ..common.average import Average
+from ..common.seeds import generator, mix
 from ..pretrain.clips import CLIP
-from ..pretrain.loop import Average, Budget, Clock, generator, mix, pick_device
+from ..pretrain.loop import Budget, Clock
 from ..pretrain.ring import Ring, draw_rows
 from ..pretrain.trainer import Every, Optimisation, make_optimizers, restore, train
 from ..pretrain.wear import Wear, wear_out
 from ..world.identities import identity_vectors
 from ..world.renderer import render_scenes
 from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, Scene, sample_scene
-from .reader import (
+from .network import (
     APPEARANCE_SIZE,
     Logits,
     ReaderModel,
@@ -210,7 +213,7 @@ def train_reader(recipe: ReaderRecipe, output: Path, resume: str | None = None, 
     """Train the reader; returns the weights `output/reader.safetensors` (float16, sizes in JSON beside them).
 
     Checkpoints go to `output/checkpoints`, numbers to `output/metrics.jsonl`. To ship the weights, copy the
-    two files to `training/evaluation/assets`. Raises NumericsError when a loss is not finite.
+    two files to `training/reader/assets`. Raises NumericsError when a loss is not finite.
     """
     clock, where = Clock(recipe.budget), pick_device(device)
     task = ReaderTask(recipe, where)

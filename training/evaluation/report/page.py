@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from igrpo_sdk.decoding import sample_frames
+from igrpo_sdk.media.decoding import sample_frames
 from igrpo_sdk.references import Reference
 
+from ...common.statistics import Estimate
+from ..comparing import ALL, METRICS, Comparison, Results, Row, groups, overall
+from ..measures import Measures, video_file
 from . import plots
-from .comparing import ALL, METRICS, Comparison, Results, Row, groups, overall
-from .measures import Measures, video_file
-from .statistics import Estimate
 
 STYLE = (Path(__file__).parent / "assets" / "report.css").read_text("utf-8")
 BARS = ("owned", "judge_owned", "similarity", "judge_similarity", "prompt_following")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.inputs import check_given
 from igrpo_sdk.pipeline import IdentityPipeline
-from igrpo_sdk.requests import check_given
 
 from ..rewards.base import Rollout
 from ..rewards.composition import RewardsConfig, make_rewards
