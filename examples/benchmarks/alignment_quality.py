@@ -24,8 +24,9 @@ from typing import Any
 from jsonargparse import auto_cli
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.files import read_json
 from igrpo_sdk.training.evaluation.command import ALIGNED, BASE
-from igrpo_sdk.training.evaluation.results import read_json, write_results
+from igrpo_sdk.training.evaluation.results import write_results
 from igrpo_sdk.training.policy.log import read_log
 
 SEEDS = "docs/results/alignment_tiny_vace.json"

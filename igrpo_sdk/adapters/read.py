@@ -1,16 +1,11 @@
-"""Adapter files: finding, reading and writing them. Nothing here knows a model; all that can be wrong with a
-file alone is found here.
-"""
+"""Reading an adapter. Nothing here knows a model; all that can be wrong with a file alone is found here."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +18,18 @@ from igrpo_sdk.adapters.info import INFO_FILE, AdapterInfo
 from igrpo_sdk.adapters.names import Key, find_naming, parse_key
 from igrpo_sdk.backbones.loading import REPO_ID, resolve
 from igrpo_sdk.config import ASSETS, Preset, check_number
-from igrpo_sdk.errors import HubError, InputError, NumericsError, ResourceError, WeightsError
+from igrpo_sdk.errors import HubError, InputError, WeightsError
+from igrpo_sdk.media.files import file_hash
 
 __all__ = [
     "MAX_SCALE",
+    "METADATA_KEY",
     "WEIGHTS_FILE",
     "AdapterFile",
     "base_of",
     "choose_adapter",
     "read_adapter",
     "resolve_model",
-    "write_adapter",
 ]
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
@@ -41,7 +37,8 @@ WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 MAX_SCALE = 4.0
 """The largest factor of an adapter's part."""
 _PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_METADATA_KEY = "lora_adapter_metadata"  # in the head of a safetensors file: diffusers' place for the config
+METADATA_KEY = "lora_adapter_metadata"
+"""Where in the head of a safetensors file diffusers keeps PEFT's settings."""
 _WANTED = (INFO_FILE, WEIGHTS_FILE, _PEFT_WEIGHTS, _PEFT_CONFIG)
 # What would change the meaning of the tensors; a file that asks for it is refused.
 _NOT_PLAIN = ("use_dora", "lora_bias", "modules_to_save", "target_parameters", "layer_replication")
@@ -128,9 +125,14 @@ def read_adapter(source: str | os.PathLike[str]) -> AdapterFile:
     if config is None and given.keys() != weights.keys():
         warnings = (f"adapter {name}: does not say its alpha; as in diffusers, the rank is taken for it",)
     info = path.with_name(INFO_FILE)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return AdapterFile(
-        name, digest, weights, alphas, config, AdapterInfo.read(info) if info.is_file() else None, warnings
+        name,
+        file_hash(path),
+        weights,
+        alphas,
+        config,
+        AdapterInfo.read(info) if info.is_file() else None,
+        warnings,
     )
 
 
@@ -153,69 +155,6 @@ def base_of(source: str | os.PathLike[str]) -> AdapterInfo | None:
         raise
     except Exception:  # no such file, or no such repository: who loads it as a model says which
         return None
-
-
-def write_adapter(
-    directory: str | os.PathLike[str],
-    weights: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    info: AdapterInfo,
-    overwrite: bool = False,
-) -> Path:
-    """Write an adapter's directory, whole or not at all; return its path.
-
-    Args:
-        directory: a new one, or with `overwrite` one that is replaced; folders above it are made.
-        weights: "blocks.0.attn1.to_q.lora_A.weight" and the like.
-        config: of PEFT, values as in JSON.
-        info: for `igrpo.json`.
-        overwrite: replace what is there.
-
-    Raises InputError for a directory that exists, NumericsError for weights that are not finite,
-    ResourceError when it cannot be made or the disk does not take it. What was there is then still there.
-    """
-    from safetensors.torch import save
-
-    target = Path(directory).resolve()
-    if target.exists() and not (overwrite and target.is_dir()):
-        raise InputError(f"directory {str(target)!r}: exists already; choose another")
-    bad = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if bad:
-        raise NumericsError(f"adapter {target.name}: {bad[0]} is not finite; nothing was written")
-    tensors = {f"transformer.{key}": tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
-    packed = {f"transformer.{key}": value for key, value in config.items()}
-    head = {"format": "pt", _METADATA_KEY: json.dumps(packed, indent=2, sort_keys=True)}
-    text = info.to_json()
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    old = partial.with_suffix(".old")
-    try:
-        partial.mkdir(parents=True)
-        (partial / WEIGHTS_FILE).write_bytes(
-            save(tensors, head)
-        )  # save_file would let only its owner read it
-        (partial / INFO_FILE).write_text(text, "utf-8")
-        for path in (partial / WEIGHTS_FILE, partial / INFO_FILE, partial):
-            _flush(path)
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-    except OSError as error:
-        raise ResourceError(f"directory {str(target)!r}: could not be written ({error})") from error
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        for path in (partial, old):
-            shutil.rmtree(path, ignore_errors=True)
-    return target
-
-
-def _flush(path: Path) -> None:
-    """Have a file or a directory on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _find(source: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -291,8 +230,8 @@ def _read_config(path: Path, name: str, header: Mapping[str, str], prefix: str) 
     """PEFT's settings: from the head of the file, or for PEFT's own names from the file beside it."""
     beside = path.with_name(_PEFT_CONFIG)
     try:
-        if _METADATA_KEY in header:
-            packed = json.loads(header[_METADATA_KEY])
+        if METADATA_KEY in header:
+            packed = json.loads(header[METADATA_KEY])
             config = {key.removeprefix(prefix): value for key, value in packed.items()}
         elif prefix == "base_model.model." and beside.is_file():
             config = dict(json.loads(beside.read_text("utf-8")))

@@ -57,7 +57,7 @@ def compare(
     """
     from igrpo_sdk.comparison import COMPARISON_SUFFIXES
     from igrpo_sdk.config import check_prompt
-    from igrpo_sdk.media.video import check_output_path
+    from igrpo_sdk.media.files import check_output_path
     from igrpo_sdk.references import Reference
     from igrpo_sdk.refinement import QwenRefiner
 

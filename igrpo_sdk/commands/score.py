@@ -14,7 +14,7 @@ from igrpo_sdk.identity.measuring import find_people, measure
 from igrpo_sdk.identity.plot import PLOT_SUFFIXES
 from igrpo_sdk.identity.report import IdentityReport
 from igrpo_sdk.media.decoding import sample_frames
-from igrpo_sdk.media.video import check_output_path
+from igrpo_sdk.media.files import check_output_path
 from igrpo_sdk.references import Reference
 
 __all__ = ["score"]

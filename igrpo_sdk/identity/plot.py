@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from igrpo_sdk.errors import DependencyError, InputError
 from igrpo_sdk.identity.measuring import Person
 from igrpo_sdk.identity.report import Box, IdentityReport
-from igrpo_sdk.media.video import check_output_path, written_whole
+from igrpo_sdk.media.files import check_output_path, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def save_plot(
     """Draw a report and write the picture (.png, .svg or .pdf); returns its path.
 
     The file appears whole or not at all. Arguments are those of `draw_report`; raises InputError and
-    ResourceError as `video.check_output_path` does.
+    ResourceError as `files.check_output_path` does.
     """
     target = check_output_path(path, overwrite, PLOT_SUFFIXES)
     figure = draw_report(report, frames, people)
