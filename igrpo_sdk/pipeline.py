@@ -27,7 +27,8 @@ from igrpo_sdk.comparison import Comparison
 from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.analyzer import Analyzer
-from igrpo_sdk.identity.measuring import Person, find_people, measure
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.people import Person, find_people
 from igrpo_sdk.inputs import Request, make_request, refine_request
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.provenance import library_versions

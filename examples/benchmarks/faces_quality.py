@@ -27,7 +27,7 @@ from tqdm import tqdm
 from igrpo_sdk.errors import DependencyError, InputError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
 from igrpo_sdk.identity.matching import assign
-from igrpo_sdk.identity.measuring import find_people
+from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.media.decoding import sample_frames
 from igrpo_sdk.media.files import read_json
 from igrpo_sdk.training.common.statistics import Estimate, auc, bootstrap

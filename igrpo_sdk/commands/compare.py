@@ -102,7 +102,8 @@ def compare(
 def _measure(comparison: Comparison, pack: str | None) -> str:
     """Measure identity in both with the model's face pack, if it has one and the extra is there; in words."""
     from igrpo_sdk.identity.analyzer import FaceAnalyzer
-    from igrpo_sdk.identity.measuring import find_people, measure
+    from igrpo_sdk.identity.measuring import measure
+    from igrpo_sdk.identity.people import find_people
 
     if pack is None:
         return "similarity to the references: not measured: the model has no face pack; try igrpo score"

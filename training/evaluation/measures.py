@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from igrpo_sdk.errors import FaceError, InputError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
-from igrpo_sdk.identity.measuring import find_people, measure
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.identity.report import SCHEMA as REPORT_SCHEMA
 from igrpo_sdk.identity.report import IdentityReport
 from igrpo_sdk.media.decoding import SUFFIXES, Sampled, sample_frames
