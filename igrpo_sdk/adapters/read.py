@@ -16,26 +16,19 @@ from torch import Tensor
 
 from igrpo_sdk.adapters.info import INFO_FILE, AdapterInfo
 from igrpo_sdk.adapters.names import Key, find_naming, parse_key
-from igrpo_sdk.backbones.loading import REPO_ID, resolve
-from igrpo_sdk.config import ASSETS, Preset, check_number
-from igrpo_sdk.errors import HubError, InputError, WeightsError
+from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.hub.locate import Repository, fetch, locate
 from igrpo_sdk.media.files import file_hash
 
 __all__ = [
-    "MAX_SCALE",
     "METADATA_KEY",
     "WEIGHTS_FILE",
     "AdapterFile",
-    "base_of",
-    "choose_adapter",
     "read_adapter",
-    "resolve_model",
 ]
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 """The weights of an adapter, as diffusers names them."""
-MAX_SCALE = 4.0
-"""The largest factor of an adapter's part."""
 _PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 METADATA_KEY = "lora_adapter_metadata"
 """Where in the head of a safetensors file diffusers keeps PEFT's settings."""
@@ -68,43 +61,13 @@ class AdapterFile:
         return f"{self.name} ({self.hash[:8]})"
 
 
-def resolve_model(model: str | Path) -> tuple[str | Path, str | None, Preset | None, str | None]:
-    """`loading.resolve`, and the model's own adapter as a fourth.
-
-    An adapter is a model too: its base, with the adapter as its own.
-    """
-    info = base_of(model)
-    if info:
-        return *info.resolve(model), str(model)
-    source, revision, preset = resolve(model)
-    return source, revision, preset, preset.adapter if preset else None
-
-
-def choose_adapter(
-    adapter: str | os.PathLike[str], own: str | None, scale: float
-) -> str | os.PathLike[str] | None:
-    """What `read_adapter` shall read; None for the base.
-
-    `adapter`: "none", "default" for the model's `own` (the base, if it has none), or a source. `own`: a
-    source, or a directory in the package's assets. `scale`: raises `InputError` for one out of range, and for
-    one that would scale nothing.
-    """
-    check_number("adapter_scale", scale, 0.0, MAX_SCALE)
-    chosen: str | os.PathLike[str] | None = None if str(adapter) == "none" else adapter
-    if adapter == "default":
-        chosen = ASSETS / own if own and (ASSETS / own).exists() else own
-    if chosen is None and scale != 1:
-        raise InputError(f"adapter_scale: {scale}, but there is no adapter to scale; give one")
-    return chosen
-
-
-def read_adapter(source: str | os.PathLike[str]) -> AdapterFile:
-    """Read an adapter: a directory, a .safetensors file, or a Hub repository.
+def read_adapter(source: str | os.PathLike[str], revision: str | None = None) -> AdapterFile:
+    """Read an adapter: a directory, a .safetensors file, or a Hub repository at a `revision`.
 
     Raises `InputError` for a source that is nothing, `WeightsError` for files that are missing, damaged or no
     plain LoRA, `HubError` when a repository cannot be had.
     """
-    path, name = _find(source)
+    path, name = _find(source, revision)
     tensors, header = _read_tensors(path, name)
     prefix, naming = find_naming(name, tensors)
     parts = dict[Key, Tensor]()
@@ -136,39 +99,18 @@ def read_adapter(source: str | os.PathLike[str]) -> AdapterFile:
     )
 
 
-def base_of(source: str | os.PathLike[str]) -> AdapterInfo | None:
-    """What `igrpo.json` says of a directory or a Hub repository; None where there is no such file.
-
-    A directory that holds a whole model is no adapter.
-    """
-    path = Path(source)
-    if str(source) and path.is_dir():
-        own = path / INFO_FILE
-        return AdapterInfo.read(own) if own.is_file() and not (path / "model_index.json").exists() else None
-    if path.exists() or not isinstance(source, str) or not REPO_ID.fullmatch(source):
-        return None
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return AdapterInfo.read(Path(hf_hub_download(source, INFO_FILE)))
-    except WeightsError:
-        raise
-    except Exception:  # no such file, or no such repository: who loads it as a model says which
-        return None
-
-
-def _find(source: str | os.PathLike[str]) -> tuple[Path, str]:
+def _find(source: str | os.PathLike[str], revision: str | None) -> tuple[Path, str]:
     """(file of weights, name) of what a user calls an adapter; a repository is downloaded."""
-    path = Path(source)
-    if str(source) and path.is_dir():
-        return _weights_in(path, path.resolve().name), path.resolve().name
-    if path.is_file():
-        if path.suffix != ".safetensors":
-            raise WeightsError(f"adapter {path.name}: only .safetensors files are read; convert it")
-        return path, path.stem
-    if isinstance(source, str) and REPO_ID.fullmatch(source):
-        return _weights_in(_download(source), source), source
-    raise InputError(f"adapter: {str(source)!r} is no directory, no file and no Hub repository")
+    found = locate(source, revision)
+    if found is None:
+        raise InputError(f"adapter: {str(source)!r} is no directory, no file and no Hub repository")
+    if isinstance(found, Repository):
+        return _weights_in(fetch(found, _WANTED, "adapter"), found.id), found.id
+    if found.is_dir():
+        return _weights_in(found, found.resolve().name), found.resolve().name
+    if found.suffix != ".safetensors":
+        raise WeightsError(f"adapter {found.name}: only .safetensors files are read; convert it")
+    return found, found.stem
 
 
 def _weights_in(directory: Path, name: str) -> Path:
@@ -183,17 +125,6 @@ def _weights_in(directory: Path, name: str) -> Path:
     inside = directory / "adapter"
     remedy = f"give {str(inside)!r}" if (inside / WEIGHTS_FILE).is_file() else "copy it again"
     raise WeightsError(f"adapter {name}: holds no {WEIGHTS_FILE} and no {_PEFT_WEIGHTS}; {remedy}")
-
-
-def _download(repository: str) -> Path:
-    """The folder of a repository's adapter files, and nothing else of it."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(_WANTED)))
-    except Exception as error:  # of the hub's client, of its HTTP library, of the disk
-        reason = " ".join(str(error).split())[:300]
-        raise HubError(f"adapter {repository}: {reason}. Check the name, the network, or log in") from error
 
 
 def _read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
