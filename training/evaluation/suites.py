@@ -26,6 +26,7 @@ from PIL import Image
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.media import files
+from igrpo_sdk.seeds import dice
 
 from ..data.rows import FIELDS, Case, read_cases
 from ..reader.network import appearance_vectors
@@ -98,7 +99,7 @@ def world_case(part: str, index: int) -> Case:
     """Case `index` of a part of the built-in suite. Its references are file names, see `export`."""
     if part not in WORLD_PARTS or index < 0:
         raise InputError(f"part {part!r}, case {index}: use {', '.join(WORLD_PARTS)} and 0 or more")
-    rng = random.Random(f"identity-{part}-{index}")
+    rng = dice("identity", part, index)
     people, actions = _cast(part, index, rng)
     places = list(PLACES_BY_COUNT[len(people)])
     rng.shuffle(places)
