@@ -50,7 +50,9 @@ def resolve_model(
             " base first, then load_adapter"
         )
     source, at, preset = resolve(info.base_model)
-    return source, at or info.base_revision, preset, str(found)
+    # Whole, or a folder of the package's assets could be taken for it (`choose_adapter`).
+    own = found.resolve() if isinstance(found, Path) else found
+    return source, at or info.base_revision, preset, str(own)
 
 
 def _info_of(place: Path | Repository | None) -> AdapterInfo | None:

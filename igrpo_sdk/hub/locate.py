@@ -42,11 +42,17 @@ class Repository:
 @overload
 def locate(
     name: str | os.PathLike[str], revision: str | None = None, *, presets: Literal[False] = False
-) -> Path | Repository | None: ...
+) -> Path | Repository | None:
+    """Where no preset can be meant."""
+
+
 @overload
 def locate(
     name: str | os.PathLike[str], revision: str | None = None, *, presets: Literal[True]
-) -> Preset | Path | Repository | None: ...
+) -> Preset | Path | Repository | None:
+    """Where a preset can be meant too."""
+
+
 def locate(
     name: str | os.PathLike[str], revision: str | None = None, *, presets: bool = False
 ) -> Preset | Path | Repository | None:
@@ -55,7 +61,7 @@ def locate(
     Args:
         name: in this order: a preset (with `presets`), a file or a directory that is there, or "owner/name"
             of a repository, also with its revision behind: "owner/name@revision". Only a string can be a
-            preset or a repository: a `Path` is always one.
+            preset or a repository; a `Path` is a path.
         revision: a commit, a tag or a branch of a repository.
         presets: whether a preset can be meant.
 
