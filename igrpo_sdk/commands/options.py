@@ -40,7 +40,9 @@ class VideoOptions:
     frames: int | None = None
     """Number of frames."""
     guidance: float | None = None
-    """How strongly the prompt and the references are followed; 1 turns guidance off."""
+    """How strongly the prompt is followed, and by VACE the references with it; 1 turns guidance off."""
+    image_guidance: float | None = None
+    """How strongly the references alone are followed, for models that have it (Phantom)."""
     negative: str | None = None
     """What should not be seen."""
     refine: str | None = None
@@ -71,6 +73,7 @@ class VideoOptions:
             "width": self.width,
             "num_frames": self.frames,
             "guidance_scale": self.guidance,
+            "image_guidance_scale": self.image_guidance,
             "negative_prompt": self.negative,
             "refine": refiner,
         }
