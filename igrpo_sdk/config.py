@@ -157,7 +157,9 @@ class Preset:
     `max_references`: people in one video. `max_text_tokens`: length of the text the model was trained with,
     in tokens with the end mark. `face_pack`: the pack (`FaceAnalyzer.load`) that knows the people this model
     draws, if one is shipped. `adapter`: the model's own aligned adapter, a Hub repository or a directory
-    relative to the package's assets; what `adapter="default"` loads.
+    relative to the package's assets; what `adapter="default"` loads. `words`: all that the model was trained
+    on, in lower case; none where it was trained on open text. `domain`: what the model knows and does not,
+    for its users.
     """
 
     name: str
@@ -178,6 +180,8 @@ class Preset:
     licence: str = ""
     architecture: Architecture = "vace"
     image_guidance_scale: float | None = None
+    words: tuple[str, ...] = ()
+    domain: str = ""
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -216,7 +220,8 @@ class Preset:
         """A preset from a JSON file. Raises `WeightsError` if the file is not one."""
         try:
             data = json.loads(path.read_text("utf-8"))
-            return cls(**{**data, "geometry": Geometry(**data["geometry"])})
+            words = tuple(data.get("words", ()))
+            return cls(**{**data, "geometry": Geometry(**data["geometry"]), "words": words})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise WeightsError(f"preset {path.name}: {error}. Copy the file again") from error
 

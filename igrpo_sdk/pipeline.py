@@ -31,7 +31,7 @@ from igrpo_sdk.identity.people import Person, find_people
 from igrpo_sdk.inputs import Request, make_request, refine_request
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.provenance import library_versions
-from igrpo_sdk.references import Picture, Reference
+from igrpo_sdk.references import People, load_people
 from igrpo_sdk.refinement import Refiner, check_refiner
 from igrpo_sdk.sampling import (
     Progress,
@@ -184,7 +184,7 @@ class IdentityPipeline:
 
     def compare(
         self,
-        references: Sequence[Picture],
+        references: People,
         prompt: str,
         *,
         seed: int | None = None,
@@ -208,12 +208,12 @@ class IdentityPipeline:
                 options["refine"] = lambda *_: used["refined_prompt"]
             with self.adapter.disabled():
                 base = self(references, prompt, seed=used["seed"], **options)
-        return Comparison(base, aligned, tuple(Reference.load(picture) for picture in references))
+        return Comparison(base, aligned, load_people(references))
 
     @overload
     def __call__(
         self,
-        references: Sequence[Picture],
+        references: People,
         prompt: str,
         *,
         seed: int | None = None,
@@ -224,7 +224,7 @@ class IdentityPipeline:
     @overload
     def __call__(
         self,
-        references: Sequence[Picture],
+        references: People,
         prompt: str,
         *,
         seed: int | None = None,
@@ -235,7 +235,7 @@ class IdentityPipeline:
     @overload
     def __call__(
         self,
-        references: Sequence[Sequence[Picture]],
+        references: Sequence[People],
         prompt: list[str] | tuple[str, ...],
         *,
         seed: int | Sequence[int] | None = None,
@@ -246,7 +246,7 @@ class IdentityPipeline:
     @overload
     def __call__(
         self,
-        references: Sequence[Sequence[Picture]],
+        references: Sequence[People],
         prompt: list[str] | tuple[str, ...],
         *,
         seed: int | Sequence[int] | None = None,
@@ -256,7 +256,7 @@ class IdentityPipeline:
 
     def __call__(
         self,
-        references: Sequence[Picture] | Sequence[Sequence[Picture]],
+        references: People | Sequence[People],
         prompt: str | list[str] | tuple[str, ...],
         *,
         seed: int | Sequence[int] | None = None,
@@ -279,7 +279,8 @@ class IdentityPipeline:
 
         Args:
             references: Pictures, one of each person (see `Reference.load`): person i of the prompt is picture
-                i. With a list of prompts, a list of such lists.
+                i. Or a mapping from names to pictures: "@ann" in the prompt is then the person of that name.
+                With a list of prompts, a list of such lists or mappings.
             prompt: Who does what, where; or a list, one for each list of references.
             seed: 0 to 2**32 - 1, for every pair, or a list, one a pair; None draws one. The seed that was
                 used is in the settings of the video: a call with it makes that video again, alone.
@@ -347,7 +348,7 @@ class IdentityPipeline:
 
     def check_inputs(
         self,
-        references: Sequence[Picture] | Sequence[Sequence[Picture]],
+        references: People | Sequence[People],
         prompt: str | list[str] | tuple[str, ...],
         seed: int | Sequence[int] | None = None,
         *,

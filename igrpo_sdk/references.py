@@ -12,7 +12,8 @@ import io
 import os
 import stat
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.naming import check_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +33,12 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE",
+    "People",
     "Picture",
     "Reference",
     "fit_on_white",
     "letterbox",
+    "load_people",
 ]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
@@ -52,6 +56,8 @@ _File: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
 _Pixels: TypeAlias = "Image.Image | NDArray[Any] | Tensor"
 Picture: TypeAlias = "_File | _Pixels | Reference"
 """Whatever a user may give as the picture of a person; see `Reference.load`."""
+People: TypeAlias = "Sequence[Picture] | Mapping[str, Picture]"
+"""One picture of each person, in order, or under the names that prompts and reports call them by."""
 
 _ACCEPTED = "a path, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W] or a Reference"
 
@@ -81,13 +87,14 @@ class Reference:
     """One picture of one person, decoded and normalised. Make it with `Reference.load`.
 
     `image`: uint8 [H, W, 3], sRGB, upright, read-only. `source`: the path it came from, if any. `warnings`:
-    what was done to the picture that its owner may not expect. `hash`: sha256 (hex) of size and pixels, the
-    key of caches.
+    what was done to the picture that its owner may not expect. `name`: of the person, if one was given.
+    `hash`: sha256 (hex) of size and pixels, the key of caches.
     """
 
     image: NDArray[np.uint8]
     source: str | None = None
     warnings: tuple[str, ...] = ()
+    name: str | None = None
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -156,6 +163,23 @@ class Reference:
         image, upright_warnings = _upright(image, name)
         image, colour_warnings = _to_srgb(image, name)
         return cls(np.asarray(image), source, (*warnings, *upright_warnings, *colour_warnings))
+
+
+def load_people(people: People) -> tuple[Reference, ...]:
+    """The references of pictures, in order; those of a mapping have its names.
+
+    Raises `InputError` that says which picture or which name cannot be used.
+    """
+    named = isinstance(people, Mapping)
+    pairs = people.items() if isinstance(people, Mapping) else enumerate(people)
+    loaded = []
+    for key, picture in pairs:
+        try:
+            reference = Reference.load(picture)
+        except InputError as error:
+            raise InputError(f"references[{key!r}]: {error}") from error
+        loaded.append(replace(reference, name=check_name(key)) if named else reference)
+    return tuple(loaded)
 
 
 def letterbox(reference: Reference, height: int, width: int, spatial_scale: int = 8) -> Tensor:

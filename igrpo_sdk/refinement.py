@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from igrpo_sdk.errors import IgrpoError, InputError, ResourceError, WeightsError
 from igrpo_sdk.hub.locate import Repository, locate
+from igrpo_sdk.naming import ORDINALS
 from igrpo_sdk.references import Reference
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_REFINER",
-    "ORDINALS",
     "QwenRefiner",
     "Refiner",
     "check_refiner",
@@ -30,8 +30,6 @@ __all__ = [
 
 DEFAULT_REFINER = "Qwen/Qwen2.5-VL-7B-Instruct"
 """What `QwenRefiner` loads by default: the model of the paper."""
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-"""How prompts count people."""
 
 _QUESTION = (
     "Describe the person in this picture in one short phrase, such as: a woman with long brown hair and"

@@ -112,6 +112,10 @@ class Backbone(Protocol):
         """Tokens of `text` with the marks the model adds; 0 if it holds nothing that the model reads."""
         ...
 
+    def reads(self, word: str) -> bool:
+        """Whether the tokenizer knows every part of a word."""
+        ...
+
     def latent_shape(self, geometry: Geometry, num_references: int) -> tuple[int, int, int, int]:
         """(C, R + T, h, w) of one sample's latents, R the slots that so many references take."""
         ...

@@ -172,6 +172,10 @@ class WanBackbone(ABC):
         tokens = self.tokenizer(_clean(text)).input_ids
         return len(tokens) if self.tokenizer.decode(tokens, skip_special_tokens=True).strip() else 0
 
+    def reads(self, word: str) -> bool:
+        """Whether no part of the cleaned word is the tokenizer's unknown one."""
+        return self.tokenizer.unk_token_id not in self.tokenizer(_clean(word)).input_ids
+
     def latent_shape(self, geometry: Geometry, num_references: int) -> tuple[int, int, int, int]:
         """(z, R + T, H / spatial scale, W / spatial scale)."""
         slots = num_references if self.slots_in_front else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from igrpo_sdk.errors import FaceError, InputError
 from igrpo_sdk.identity.analyzer import Analyzer, Face
-from igrpo_sdk.references import Reference
+from igrpo_sdk.references import Reference, load_people
 
 __all__ = ["MIN_FACE", "Person", "find_people"]
 
@@ -31,12 +31,14 @@ class Person:
 
 
 def find_people(
-    references: Sequence[Any], analyzer: Analyzer, face_index: int | Sequence[int | None] | None = None
+    references: Sequence[Any] | Mapping[str, Any],
+    analyzer: Analyzer,
+    face_index: int | Sequence[int | None] | None = None,
 ) -> list[Person]:
     """The people of references: anything `Reference.load` takes, or a `Person`, which is returned as it is.
 
     Args:
-        references: one picture of each person.
+        references: one picture of each person, in order or under their names.
         analyzer: finds and describes the faces.
         face_index: which face to take where a picture shows several, counted from 0, from left to right; one
             number for all, or one (or None) for each.
@@ -44,6 +46,8 @@ def find_people(
     Raises InputError for no references or pictures that cannot be read, FaceError with the index of a
     reference that shows no face, or several and none is chosen.
     """
+    if isinstance(references, Mapping):
+        references = load_people(references)
     if not references:
         raise InputError("references: none given; give one picture of each person")
     if face_index is None or isinstance(face_index, int):
@@ -78,8 +82,8 @@ def _find_person(k: int, source: Any, analyzer: Analyzer, index: int | None) -> 
     if not 0 <= (index or 0) < len(faces):
         raise FaceError(f"references[{k}]: face_index {index}, but there is {listed}")
     face = faces[index or 0]
-    name = f"person {k + 1}" if reference.source is None else Path(reference.source).name
+    file = f"person {k + 1}" if reference.source is None else Path(reference.source).name
     size = float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
     small = f"references[{k}]: the face is {size:.0f} pixels large, below {MIN_FACE}; give a larger picture"
     warnings = (*reference.warnings, *([small] if size < MIN_FACE else []))
-    return Person(name, reference.image, face, warnings)
+    return Person(reference.name or file, reference.image, face, warnings)
