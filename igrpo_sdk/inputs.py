@@ -12,7 +12,7 @@ from threading import Event
 from typing import Any
 
 from igrpo_sdk.backbones.base import Backbone
-from igrpo_sdk.config import GenerationConfig, Preset, check_prompt, check_seed, draw_seed
+from igrpo_sdk.config import GenerationConfig, Geometry, Preset, check_prompt, check_seed, draw_seed
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.naming import ORDINALS, bind, mentions
 from igrpo_sdk.references import People, Reference, load_people
@@ -25,10 +25,10 @@ __all__ = ["Request", "check_given", "check_named_people", "check_text", "make_r
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _VALUE = {word: k for words in (_NUMBERS, ORDINALS) for k, word in enumerate(words, 1)}
 # "a young person 5 metres from the camera" names nobody
-_UNIT = r"(?:metres?|meters?|[ckm]?m|feet|foot|ft|inch(?:es)?|steps?|paces?|years?|seconds?|minutes?|times|degrees)"
-_COUNTED = rf"(\d+|{'|'.join(_NUMBERS)})(?!\w|[.,:]\d|%|[ -]{_UNIT}\b)"
-_RANKED = rf"(?:(\d+)(?:st|nd|rd|th)|({'|'.join(ORDINALS)}))"
-_PICTURE = "(?:picture|photo|image)"
+_UNITS = "metres? meters? [ckm]?m feet foot ft inch(?:es)? steps? paces? years? seconds? minutes? times degrees"
+_COUNTED = rf"(\d+|{'|'.join(_NUMBERS)})(?!\w|[.,:]\d|%|[ -](?:{'|'.join(_UNITS.split())})\b)"
+_RANKED =
+rf"(?:(\d+)(?:st|nd|rd|th)|({'|'.join(ORDINALS)}))" _PICTURE = "(?:picture|photo|image)"
 _PERSON_BY_NUMBER = re.compile(
     # "person 3", but not "a person 3 metres away" or "per person 3"
     rf"(?<!\ba )(?<!\bthe )(?<!\bone )(?<!\bper )(?<!\beach )(?<!\bother )\b(?:person|reference) {_COUNTED}"
@@ -131,7 +131,11 @@ def make_request(
     largest = backbone.largest(max(len(group) for group in people))
     config.geometry.check(backbone.size_multiple, backbone.temporal_scale, largest)
     notes = tuple(
-        (*_unread(label, text, backbone, preset), *_notes(label, prompt, group))
+        (
+            *_unread(label, text, backbone, preset),
+            *_notes(label, prompt, group),
+            *_beyond(config.geometry, preset),
+        )
         for label, prompt, text, group in zip(labels, prompts, bound, people, strict=True)
     )
     return Request(people, prompts, bound, _seeds(seed, len(prompts)), config, notes)
@@ -141,6 +145,18 @@ def _bind(label: str, prompt: str, people: Sequence[Reference]) -> str:
     """The prompt with names said as the model knows people, if the people have names."""
     names = [person.name for person in people if person.name is not None]
     return bind(label, prompt, names) if names else prompt
+
+
+def _beyond(asked: Geometry, preset: Preset) -> tuple[str, ...]:
+    """What the user should know of a clip that is larger than those the model was made for."""
+    made = preset.geometry
+    larger = asked.height * asked.width > made.height * made.width
+    if not larger and asked.num_frames <= made.num_frames:
+        return ()
+    return (
+        f"{preset.name} was made for {made.num_frames} frames of {made.height}x{made.width}; with"
+        f" {asked.num_frames} of {asked.height}x{asked.width} people may change or come apart",
+    )
 
 
 def _unread(label: str, text: str, backbone: Backbone, preset: Preset) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ def compare(*references: str, prompt: str, output: Path = Path("out.html"), opti
     """Make a video without and with an adapter, from the same noise, and show both beside each other.
 
     Args:
-        references: One picture of each person; the first is "the first person" of the prompt.
+        references: One picture of each person; the first is "the first person" of the prompt. With names
+            before them, as in ann=ann.jpg, @ann in the prompt is the person of that name.
         prompt: Who does what, where.
         output: A page (.html) with both videos, their identity reports and plots, or a video (.mp4, .webm,
             .gif) with the base on the left.
@@ -25,12 +26,12 @@ def compare(*references: str, prompt: str, output: Path = Path("out.html"), opti
     from igrpo_sdk.media.files import check_output_path
 
     target = check_output_path(output, options.overwrite, COMPARISON_SUFFIXES)
-    people = check_people(references, prompt)
+    people, given = check_people(references, prompt)
     if options.adapter == "none":
         raise InputError("adapter: 'none' leaves nothing to compare; give one, or 'default'")
     pipe, settings = options.load()
     with ProgressBar() as bar:
-        comparison = pipe.compare(people, prompt, progress=bar.update, **settings)
+        comparison = pipe.compare(given, prompt, progress=bar.update, **settings)
     base, aligned = comparison.base, comparison.aligned
     failed = report_on([base, aligned], people, pipe.preset.face_pack)
     comparison.save(target, options.overwrite)

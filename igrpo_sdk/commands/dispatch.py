@@ -7,7 +7,8 @@ docstring are the parser: a positional-only parameter is one argument and `*args
 takes several, every other parameter is an option, and a dataclass is an option for each of its fields.
 Nothing is imported until a command runs, so that `igrpo --help` is quick.
 
-Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted.
+Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import ast
 import difflib
 import inspect
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -36,12 +39,23 @@ __all__ = ["COMMAND_GROUP", "build_parser", "main", "run"]
 COMMAND_GROUP = "igrpo_sdk.commands"
 """The entry point group that commands are found in."""
 
-_INTERRUPTED = "igrpo: interrupted; no unfinished file was left"
+_SPINS = 4000
+"""How often a thread of OpenMP (GNU's, which PyTorch uses) looks for work before it sleeps. Left to itself it
+looks for milliseconds: beside other busy processes that makes a step several times slower, for nothing.
+"""
 _SHORT = {"output": "-o"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` (by default the process's own) ask for; return the exit code."""
+    """Run the command that `arguments` (by default the process's own) ask for; return the exit code.
+
+    Threads of a command sleep instead of spinning, unless OMP_WAIT_POLICY or GOMP_SPINCOUNT says otherwise;
+    a request to terminate ends it as an interrupt does.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -49,6 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as in `igrpo --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+class _Terminated(KeyboardInterrupt):
+    """The process was asked to end: it cleans up as after an interrupt."""
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second request must not break the cleaning up
+    raise _Terminated
 
 
 def _dispatch(words: list[str]) -> int:
@@ -79,15 +102,14 @@ def run(load: Callable[[], Callable[..., Any]], name: str, words: Sequence[str],
         return int(_call(function, build_parser(function, name), words) or 0)
     except SystemExit as stop:  # argparse: 0 after --help, 2 after bad usage
         return stop.code if isinstance(stop.code, int) else 2
-    except (KeyboardInterrupt, Cancelled):
-        print(_INTERRUPTED, file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Cancelled) as stop:
+        return _stopped(stop)
     except BrokenPipeError:
         raise
     except Exception as error:
-        if _was_interrupted(error):
-            print(_INTERRUPTED, file=sys.stderr)
-            return 130
+        interrupt = _interrupt_behind(error)
+        if interrupt is not None:
+            return _stopped(interrupt)
         if debug:
             traceback.print_exc()
         reason = " ".join(str(error).split())
@@ -97,11 +119,19 @@ def run(load: Callable[[], Callable[..., Any]], name: str, words: Sequence[str],
         return 1
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether an interrupt is behind `error`: compiled modules turn one into a failed import."""
+def _stopped(stop: BaseException) -> int:
+    """Say that a command was stopped; return the exit code."""
+    terminated = isinstance(stop, _Terminated)
+    word = "terminated" if terminated else "interrupted"
+    print(f"igrpo: {word}; no unfinished file was left", file=sys.stderr)
+    return 143 if terminated else 130
+
+
+def _interrupt_behind(error: BaseException | None) -> BaseException | None:
+    """The interrupt behind `error`, if there is one: compiled modules turn one into a failed import."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, tell
+from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import DependencyError
 
@@ -16,7 +16,8 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
     """Make a video in which the people of the reference pictures appear together.
 
     Args:
-        references: One picture of each person; the first is "the first person" of the prompt.
+        references: One picture of each person; the first is "the first person" of the prompt. With names
+            before them, as in ann=ann.jpg, @ann in the prompt is the person of that name.
         prompt: Who does what, where.
         output: The file to write: .mp4, .webm or .gif.
         options: How the video is made.
@@ -25,11 +26,13 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
 
     started = time.monotonic()
     target = check_output_path(output, options.overwrite)
-    people = check_people(references, prompt)
+    people, given = check_people(references, prompt)
     pipe, settings = options.load()
     loaded = time.monotonic()
+    if pipe.preset.domain:
+        print(f"{pipe.preset.name} {pipe.preset.domain}")
     with ProgressBar() as bar:
-        video = pipe(people, prompt, progress=bar.update, **settings)
+        video = pipe(given, prompt, progress=bar.update, **settings)
     video.save(target, overwrite=options.overwrite)
     done = time.monotonic()
     pack = pipe.preset.face_pack
@@ -37,8 +40,6 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
     tell(output, video, video.warnings)
     print(f"made in {done - loaded:.1f} s, after {loaded - started:.1f} s of loading")
     if video.report:
-        each = ", ".join(f"{person.name} {person.mean:.2f}" for person in video.report.people)
-        threshold = video.report.same_person
-        print(f"similarity to the references: {each} (the same person from {threshold:.2f} up)")
+        print(similarity(video.report, pipe.preset.domain))
     elif pack is not None and not isinstance(failed, DependencyError):  # `igrpo doctor` tells what is missing
         print(f"similarity to the references: not measured: {failed}")

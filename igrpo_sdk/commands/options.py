@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from igrpo_sdk.errors import IgrpoError, InputError
 
 if TYPE_CHECKING:
+    from igrpo_sdk.identity.report import IdentityReport
     from igrpo_sdk.media.video import IdentityVideo
     from igrpo_sdk.pipeline import IdentityPipeline
-    from igrpo_sdk.references import Reference
+    from igrpo_sdk.references import People, Reference
 
-__all__ = ["VideoOptions", "check_people", "report_on", "tell"]
+__all__ = ["VideoOptions", "check_people", "named_pictures", "report_on", "similarity", "tell"]
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,43 @@ class VideoOptions:
         }
 
 
-def check_people(references: Sequence[str], prompt: str) -> list[Reference]:
-    """The pictures, read; they and the prompt are checked before torch is imported, which takes seconds."""
+def check_people(references: Sequence[str], prompt: str) -> tuple[list[Reference], People]:
+    """The pictures, read, and what a pipeline is given of them.
+
+    They, their names and the prompt are checked before torch is imported, which takes seconds.
+    """
     from igrpo_sdk.config import check_prompt
-    from igrpo_sdk.references import Reference
+    from igrpo_sdk.references import load_people
 
     check_prompt("prompt", prompt)
-    return [Reference.load(reference) for reference in references]
+    people = load_people(named_pictures(references))
+    named = {person.name: person for person in people if person.name is not None}
+    return list(people), named or people
+
+
+def named_pictures(words: Sequence[str]) -> People:
+    """Pictures as the command line has them: paths, or a name before each, as in ann=photos/ann.jpg.
+
+    A path that is there is a path, whatever signs it has. Raises `InputError` where some have names and
+    others not, or two the same.
+    """
+    pairs = [_named(word) for word in words]
+    names = [name for name, _ in pairs]
+    if names.count(None) not in (0, len(names)):
+        bare = pairs[names.index(None)][1]
+        raise InputError(f"references: {bare!r} has no name and others have; give all a name, or none")
+    twice = next((name for name in names if name is not None and names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"references: two pictures are called {twice!r}; give each person one name")
+    if None in names:
+        return [path for _, path in pairs]
+    return {str(name): path for name, path in pairs}
+
+
+def _named(word: str) -> tuple[str | None, str]:
+    """(name, path) of one picture."""
+    name, equals, path = word.partition("=")
+    return (name, path) if equals and name.isidentifier() and not os.path.exists(word) else (None, word)
 
 
 def report_on(
@@ -109,6 +141,20 @@ def report_on(
     except IgrpoError as error:
         return error
     return None
+
+
+def similarity(report: IdentityReport, domain: str) -> str:
+    """What a report says of a generated video, in a line.
+
+    That two faces are those of one person is said only where as many heads are seen as people were given.
+    """
+    each = ", ".join(f"{person.name} {person.mean:.2f}" for person in report.people)
+    if report.summary()["head_count_error"]:
+        beside = "the number of heads is not that of the people"
+    else:
+        beside = f"the same person from {report.same_person:.2f} up"
+    only = ", for rendered people only" if domain else ""
+    return f"similarity to the references by pack {report.analyzer}{only}: {each} ({beside})"
 
 
 def tell(output: Path, video: IdentityVideo, warnings: Sequence[str], each: str = "") -> None:
