@@ -25,10 +25,10 @@ __all__ = ["Request", "check_given", "check_named_people", "check_text", "make_r
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _VALUE = {word: k for words in (_NUMBERS, ORDINALS) for k, word in enumerate(words, 1)}
 # "a young person 5 metres from the camera" names nobody
-_UNITS = "metres? meters? [ckm]?m feet foot ft inch(?:es)? steps? paces? years? seconds? minutes? times degrees"
+_UNITS = "metres? meters? [ckm]?m feet foot ft inch(?:es)? steps? paces? years? seconds? minutes? times"
 _COUNTED = rf"(\d+|{'|'.join(_NUMBERS)})(?!\w|[.,:]\d|%|[ -](?:{'|'.join(_UNITS.split())})\b)"
-_RANKED =
-rf"(?:(\d+)(?:st|nd|rd|th)|({'|'.join(ORDINALS)}))" _PICTURE = "(?:picture|photo|image)"
+_RANKED = rf"(?:(\d+)(?:st|nd|rd|th)|({'|'.join(ORDINALS)}))"
+_PICTURE = "(?:picture|photo|image)"
 _PERSON_BY_NUMBER = re.compile(
     # "person 3", but not "a person 3 metres away" or "per person 3"
     rf"(?<!\ba )(?<!\bthe )(?<!\bone )(?<!\bper )(?<!\beach )(?<!\bother )\b(?:person|reference) {_COUNTED}"
