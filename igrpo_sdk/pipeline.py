@@ -33,6 +33,7 @@ from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.provenance import library_versions
 from igrpo_sdk.references import People, load_people
 from igrpo_sdk.refinement import Refiner, check_refiner
+from igrpo_sdk.replaying import replay
 from igrpo_sdk.sampling import (
     Progress,
     StepCallback,
@@ -209,6 +210,18 @@ class IdentityPipeline:
             with self.adapter.disabled():
                 base = self(references, prompt, seed=used["seed"], **options)
         return Comparison(base, aligned, load_people(references))
+
+    def replay(
+        self, video: IdentityVideo, references: People, progress: Callable[[Progress], None] | None = None
+    ) -> IdentityVideo:
+        """Make a video again from its settings; its warnings say in what this pipeline or machine differs.
+
+        `references`: the pictures that it was made of, in their order. Raises `InputError` for other
+        pictures, for settings that do not say how it was made, and where another model or adapter is loaded
+        than it was made with; what a call does.
+        """
+        with self._lock:
+            return replay(self, self.preset.name, self.adapter, video, references, progress)
 
     @overload
     def __call__(

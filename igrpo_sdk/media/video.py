@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
+import tempfile
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,7 @@ _CODECS = {
 _LARGEST_SIDE = {".mp4": 16384, ".webm": 65534, ".gif": 65535}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class IdentityVideo:
     """A generated clip. `frames`: uint8 [T, H, W, 3], sRGB. `fps`: frames a second, above 0.
 
@@ -70,6 +72,27 @@ class IdentityVideo:
     def __len__(self) -> int:
         """Number of frames."""
         return len(self.frames)
+
+    def __repr__(self) -> str:
+        """The size, and the seed if it is known."""
+        count, height, width = self.frames.shape[:3]
+        seed = f", seed {self.settings['seed']}" if "seed" in self.settings else ""
+        return f"<IdentityVideo: {count} frames of {height}x{width} at {self.fps:g} a second{seed}>"
+
+    def _repr_html_(self) -> str:
+        """The clip in a notebook, playing."""
+        suffix = ".gif" if self.frames.shape[1] % 2 or self.frames.shape[2] % 2 else ".mp4"
+        with tempfile.TemporaryDirectory() as folder:
+            content = self.save(Path(folder, f"clip{suffix}")).read_bytes()
+        data = base64.b64encode(content).decode("ascii")
+        if suffix == ".gif":
+            return f'<img src="data:image/gif;base64,{data}">'
+        return f'<video controls loop muted autoplay src="data:video/mp4;base64,{data}"></video>'
+
+    def write(self, file: BinaryIO, suffix: str = ".mp4") -> None:
+        """Write the clip to an open binary file, as `save` does to a path with this suffix."""
+        with tempfile.TemporaryDirectory() as folder:
+            file.write(self.save(Path(folder, f"clip{suffix}")).read_bytes())
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write the clip to `path` (.mp4, .webm or .gif) and return the path.
