@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from clips import ClipFolder
 from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,7 +37,6 @@ from igrpo_sdk.media.files import read_json
 from igrpo_sdk.provenance import weights_mark
 from igrpo_sdk.training.common.statistics import Estimate, bootstrap, mean
 from igrpo_sdk.training.evaluation import ownership
-from igrpo_sdk.training.evaluation.clips import ClipFolder
 from igrpo_sdk.training.evaluation.judge import judge_references, judge_signature, judge_videos
 from igrpo_sdk.training.evaluation.making import GREY, keep_settings
 from igrpo_sdk.training.evaluation.results import hardware, write_results

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from agreement import Agreement, agreement, agreement_share, same_faces
 from evaluated import made_up
 
 from igrpo_sdk.identity.analyzer import Face
 from igrpo_sdk.identity.matching import NOBODY
-from igrpo_sdk.training.evaluation.agreement import Agreement, agreement, agreement_share, same_faces
 
 REFERENCES = np.eye(2, dtype=np.float32)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import ClipFolder
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from igrpo_sdk.media.files import read_json, write_json
-from igrpo_sdk.training.evaluation.clips import ClipFolder
 from igrpo_sdk.training.evaluation.results import write_results
 
 
