@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from clips import ClipFolder
+from identity import identity_estimates
 from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from PIL import Image
@@ -297,7 +298,7 @@ def measure(output: str, results: str | None = None, workers: int | None = None)
     bench, begin = Bench(Path(output), workers), time.monotonic()
     estimates: dict[str, Estimate] = {"vae_psnr_db": bootstrap(bench.facts("vae", "psnr_db"), mean)}
     for name, prefix in zip(IDENTITY_SETS, ("render", "vae", "generated", "generated_blank"), strict=True):
-        found = ownership.identity_estimates(bench.owned(name))
+        found = identity_estimates(bench.owned(name))
         estimates |= {f"{prefix}_{key}": value for key, value in found.items()}
     estimates["generated_auc_blank_refs"] = estimates.pop("generated_blank_auc")
     for name, prefix in (

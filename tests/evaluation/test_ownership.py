@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from identity import coverage, identity_estimates, own_wins
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
@@ -15,12 +16,9 @@ from igrpo_sdk.training.common.statistics import Estimate
 from igrpo_sdk.training.evaluation.ownership import (
     PLACES,
     OwnedVideo,
-    coverage,
     follow_places,
-    identity_estimates,
     own_other_auc,
     own_video,
-    own_wins,
 )
 
 WIDTH = 192.0

@@ -20,17 +20,13 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES, follow_places
 
 from ..common import statistics
-from ..common.statistics import Estimate
 
 __all__ = [
     "PLACES",
     "OwnedVideo",
-    "coverage",
     "follow_places",
-    "identity_estimates",
     "own_other_auc",
     "own_video",
-    "own_wins",
 ]
 
 Floats = NDArray[np.float32]
@@ -90,14 +86,6 @@ def own_video(
     return OwnedVideo(similarity, owners >= 0, should)
 
 
-def coverage(videos: Sequence[OwnedVideo]) -> float | None:
-    """Share of the (frame, person) that should be seen and are found, in [0, 1]; None when nobody should be
-    seen.
-    """
-    total = sum(int(video.expected.sum()) for video in videos)
-    return sum(int((video.found & video.expected).sum()) for video in videos) / total if total else None
-
-
 def own_other_auc(videos: Sequence[OwnedVideo]) -> float | None:
     """AUC of (face, own reference) against (face, another person's reference), pooled over all videos.
 
@@ -106,32 +94,3 @@ def own_other_auc(videos: Sequence[OwnedVideo]) -> float | None:
     own = [s for video in videos for s in video.own]
     other = [s for video in videos for s in video.other]
     return statistics.auc(own, other) if own and other else None
-
-
-def own_wins(videos: Sequence[OwnedVideo]) -> float | None:
-    """Share of (face, other person) in which the face is nearer to its own reference; ties count half."""
-    margins = [
-        float(video.similarity[t, i, i] - video.similarity[t, i, j])
-        for video in videos
-        for t, i in np.argwhere(video.found)
-        for j in range(video.similarity.shape[1])
-        if j != i
-    ]
-    return statistics.mean([0.5 * (float(np.sign(margin)) + 1) for margin in margins])
-
-
-def identity_estimates(videos: Sequence[OwnedVideo], seed: int = 0) -> dict[str, Estimate]:
-    """Coverage, own-versus-other AUC and the share of wins with intervals over videos, plus the mean
-    similarities.
-    """
-    return {
-        "coverage": statistics.bootstrap(videos, coverage, seed=seed),
-        "auc": statistics.bootstrap(videos, own_other_auc, resamples=400, seed=seed),
-        "own_wins": statistics.bootstrap(videos, own_wins, resamples=200, seed=seed),
-        "own_similarity": statistics.bootstrap(
-            videos, lambda some: statistics.mean([s for v in some for s in v.own]), resamples=200, seed=seed
-        ),
-        "other_similarity": statistics.bootstrap(
-            videos, lambda some: statistics.mean([s for v in some for s in v.other]), resamples=200, seed=seed
-        ),
-    }
