@@ -104,6 +104,14 @@ def test_presets_of_published_models_pin_a_commit_or_say_that_none_is_known() ->
         assert re.fullmatch("[0-9a-f]{40}", revision) if revision else "no revision" in content["description"]
 
 
+def test_nothing_else_imports_the_hubs_client(root: Path) -> None:
+    files = [path for folder in ("igrpo_sdk", "training") for path in (root / folder).rglob("*.py")]
+    importing = {
+        path.parent.name for path in files if re.search(r"(from|import) huggingface_hub", path.read_text())
+    }
+    assert importing == {"hub"}
+
+
 # ---- getting
 
 
