@@ -30,6 +30,7 @@ from igrpo_sdk.training.rewards.scoring import RewardError
 from igrpo_sdk.training.rewards.server import RewardServer, read_config, serve_rewards
 from igrpo_sdk.training.rewards.wire import decode_rollouts, encode_rollouts
 from igrpo_sdk.training.world.renderer import render_scenes
+from igrpo_sdk.training.world.scenes import Scene
 
 Grey = Callable[[int], list[Rollout]]
 
@@ -54,7 +55,7 @@ def groups(rollouts: list[Rollout]) -> list[float]:
 def same(a: Rollout, b: Rollout) -> bool:
     pixels = a.frames.dtype == b.frames.dtype and torch.equal(a.frames, b.frames)
     people = [r.hash for r in a.references] == [r.hash for r in b.references]
-    rest = [(r.prompt, r.refined_prompt, r.group, r.places, r.scene) for r in (a, b)]
+    rest = [(r.prompt, r.refined_prompt, r.group, r.places, r.facts) for r in (a, b)]
     return pixels and people and rest[0] == rest[1]
 
 
@@ -73,11 +74,12 @@ def test_rollouts_survive_the_wire(right: Rollout, swapped: Rollout, grey: Grey)
     assert term == "faces" and all(same(a, b) for a, b in zip(sent, read, strict=True))
 
 
-def test_remote_scores_are_the_local_ones(measurer: Measurer, right: Rollout, swapped: Rollout) -> None:
-    assert right.scene is not None
-    full = replace(right, frames=render_scenes([right.scene]).frames[0])
+def test_remote_scores_are_the_local_ones(
+    measurer: Measurer, right: Rollout, swapped: Rollout, asked: Scene
+) -> None:
+    full = replace(right, frames=render_scenes([asked]).frames[0])
     rewards: list[Reward] = [FaceReward(measurer), PromptGuard()]
-    rollouts = [right, swapped, replace(right, places=None, scene=None), full]
+    rollouts = [right, swapped, replace(right, places=None, facts=None), full]
     with serving(*rewards) as server:
         for reward in rewards:
             far = RemoteReward(server.url, reward.name)
@@ -241,7 +243,7 @@ def changed(rollout: Rollout, **fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"header_version": 1}, "version 1, not 2"),
+        ({"header_version": 1}, "version 1, not 3"),
         ({"header_references": [[32, 32]]}, "must have 3 axes"),
         ({"header_references": [[31, 32, 3]]}, "whose header describes"),
         ({"header_rollouts": 5}, "not a request for scores"),
@@ -258,10 +260,10 @@ def changed(rollout: Rollout, **fields: Any) -> bytes:
         ({"places": ["up"]}, "must be distinct members"),
         ({"places": ["left", "right"]}, "one a reference"),
         ({"places": [[]]}, "not a request for scores"),
-        ({"scene": {}}, "scene is incomplete"),
-        ({"scene": {"seed": 1, "sky": "blue"}}, "scene.sky is unknown"),
-        ({"scene": []}, "not a request for scores|incomplete"),
-        ({"more": 1}, "a rollout has frames, group"),
+        ({"facts": {}}, "facts is incomplete"),
+        ({"facts": {"light": "dim", "sky": "blue"}}, "facts.sky is unknown"),
+        ({"facts": []}, "not a request for scores|incomplete"),
+        ({"more": 1}, "a rollout has facts, frames, group"),
     ],
 )
 def test_bad_requests_are_refused(grey: Grey, fields: dict[str, Any], message: str) -> None:
@@ -269,16 +271,31 @@ def test_bad_requests_are_refused(grey: Grey, fields: dict[str, Any], message: s
         decode_rollouts(changed(grey(1)[0], **fields))
 
 
-def test_scenes_are_checked(right: Rollout) -> None:
-    scene = json.loads(bytes(encode_rollouts("say", [right])[1]))["rollouts"][0]["scene"]
+def test_facts_are_checked(right: Rollout) -> None:
+    facts = json.loads(bytes(encode_rollouts("say", [right])[1]))["rollouts"][0]["facts"]
+    first, second = facts["people"]
     for wrong, message in (
-        ({"background": "sky"}, "background 'sky' is unknown"),
-        ({"seed": "1"}, "scene.seed='1' must be of type int"),
-        ({"actors": scene["actors"][:1]}, "actors stand on"),
-        ({"actors": [scene["actors"][0] | {"place": "middle"}]}, "1 actors for 2 references"),
+        ({"background": 5}, "facts.background=5 must be of type str"),
+        ({"people": []}, "give at least one person"),
+        ({"people": [first, first]}, "each a place of their own"),
+        ({"people": [first | {"place": "middle"}]}, "1 people for 2 references"),
+        ({"people": [first | {"place": "above"}, second]}, "place 'above' is unknown"),
+        ({"people": [first | {"appearance": [float("nan")]}, second]}, "must be finite"),
+        ({"people": [first | {"appearance": ["much"]}, second]}, "must be of type float"),
     ):
         with pytest.raises(InputError, match=message):
-            decode_rollouts(changed(right, scene=scene | wrong))
+            decode_rollouts(changed(right, facts=facts | wrong))
+
+
+def test_facts_of_another_reader_are_the_servers_error(right: Rollout, asked: Scene) -> None:
+    assert right.facts is not None
+    facts = replace(right.facts, background="sky")
+    video = replace(right, frames=render_scenes([asked]).frames[0], facts=facts)
+    with (
+        serving(PromptGuard()) as server,
+        pytest.raises(RewardError, match="500 InputError: background 'sky' is unknown"),
+    ):
+        RemoteReward(server.url, "prompt", pause=9).score([video])
 
 
 @pytest.mark.parametrize("body", [b"", b"\0" * 8, b"\xff" * 64, (4).to_bytes(8, "little") + b"nope"])
