@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from rolled import Held, Say
 
 from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.training.rewards import server as server_module
 from igrpo_sdk.training.rewards.base import Reward, Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward
 from igrpo_sdk.training.rewards.guards import PromptGuard
@@ -39,7 +41,7 @@ Grey = Callable[[int], list[Rollout]]
 def serving(*rewards: Reward, **options: Any) -> Iterator[RewardServer]:
     """A server in a thread."""
     with RewardServer(rewards, **options) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             yield server
@@ -305,33 +307,88 @@ def test_bytes_that_are_no_request(body: bytes) -> None:
 
 
 def ask(server: RewardServer, method: str, path: str, **headers: str) -> tuple[int, Any]:
-    """A bare request of one byte."""
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=5)  # type: ignore[misc]
+    """A bare request of one byte; what is no JSON is answered as it is."""
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=5)
     connection.putrequest(method, path)
     for name, value in headers.items():
         connection.putheader(name.replace("_", "-"), value)
     connection.endheaders(b"x" if "Content_Length" in headers else None)
     answer = connection.getresponse()
-    content = json.loads(answer.read())
+    content = answer.read()
     connection.close()
-    return answer.status, content
+    return answer.status, json.loads(content) if content[:1] == b"{" else content.decode()
 
 
-def test_the_server_limits_what_it_reads() -> None:
+def test_the_server_limits_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_SILENCE", 0.2)
     with serving(Say(groups), max_body=100) as server:
         assert ask(server, "GET", "/") == (200, {"terms": ["say"]})
         assert ask(server, "POST", "/else", Content_Length="1")[0] == 404
         assert ask(server, "POST", "/score")[0] == 411
-        assert ask(server, "POST", "/score", Content_Length="-5")[0] == 411
-        assert ask(server, "POST", "/score", Content_Length="9" * 5000)[0] == 413
+        assert ask(server, "POST", "/score", Transfer_Encoding="chunked")[0] == 411
+        assert ask(server, "POST", "/score", Content_Length="9" * 18)[0] == 413
+        assert ask(server, "POST", "/score", Content_Length="9" * 20)[0] == 413
+        for wrong in ("-5", "9" * 5000):  # no HTTP
+            assert ask(server, "POST", "/score", Content_Length=wrong)[0] == 400
         assert ask(server, "GET", "/score")[0] == 404
         status, content = ask(server, "POST", "/score", Content_Length="1")
         assert status == 400 and "a request of 1 bytes" in content["error"]
         with pytest.raises(ResourceError, match="choose another"):
-            RewardServer([Say(groups)], port=server.server_address[1])
+            RewardServer([Say(groups)], port=server.port)
+
+
+def test_who_falls_silent_is_let_go_and_keeps_no_room(grey: Grey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_SILENCE", 0.2)
+    with serving(Say(groups), waiting=1, patience=0.0) as server:
+        status, content = ask(server, "POST", "/score", Content_Length="100")
+        assert status == 503 and "nothing came for 0.2 s" in content["error"]
+        assert RemoteReward(server.url, "say", retries=0).score(grey(1)) == [0.0]
+
+
+def test_who_leaves_while_others_are_scored_makes_room(grey: Grey) -> None:
+    held = Held()
+    with serving(held, waiting=2, patience=5.0) as server, ThreadPoolExecutor() as pool:
+        first = pool.submit(RemoteReward(server.url, "say").score, grey(1))
+        assert held.inside.wait(20)
+        with pytest.raises(RewardError, match="in 1 tries .*timed out"):
+            RemoteReward(server.url, "say", timeout=0.2, retries=0).score(grey(1))
+        third = pool.submit(RemoteReward(server.url, "say", retries=0).score, grey(1))
+        fourth = pool.submit(RemoteReward(server.url, "say", retries=0).score, grey(1))
+        assert not wait([first, third, fourth], timeout=0.3).done
+        held.go.set()
+        assert first.result() == third.result() == fourth.result() == [0.0]
+        assert held.calls == 3
+
+
+def test_a_reward_that_would_end_its_thread_ends_nothing(grey: Grey) -> None:
+    with serving(Say(lambda _: sys.exit())) as server:
+        for _ in range(2):
+            with pytest.raises(RewardError, match="500 RuntimeError: its thread has died of SystemExit"):
+                RemoteReward(server.url, "say", pause=9).score(grey(1))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_reward_that_hangs_does_not_keep_the_server(grey: Grey) -> None:
+    held = Held()
+    with ThreadPoolExecutor() as pool:
+        with serving(held) as server:
+            first = pool.submit(RemoteReward(server.url, "say", retries=0).score, grey(1))
+            assert held.inside.wait(20)
+        with pytest.raises(RewardError, match="503 the server ends"):  # a trainer tries again
+            first.result()
+        held.go.set()
 
 
 # ---- the command
+
+
+def test_without_fastapi_the_command_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, server_module.__name__)
+    assert main(["train", "serve-rewards", "--recipe", "any"]) == 1
+    assert "pip install 'igrpo-sdk[serve]'" in capsys.readouterr().err
 
 
 def test_the_command_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -352,7 +409,7 @@ def test_a_recipe_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rig
         threading.Thread(
             target=lambda: scores.append(RemoteReward(server.url, "motion").score([right]))
         ).start()
-        serve_forever(server, 0.01)
+        serve_forever(server)
 
     scores: list[Any] = []
     serve_forever = RewardServer.serve_forever

@@ -59,7 +59,7 @@ def encode_rollouts(term: str, rollouts: Sequence[Rollout]) -> list[bytes | memo
     return [len(header).to_bytes(_LENGTH, "little"), header, *(array.data.cast("B") for array in pixels)]
 
 
-def decode_rollouts(body: bytes) -> tuple[str, list[Rollout]]:
+def decode_rollouts(body: bytes | bytearray) -> tuple[str, list[Rollout]]:
     """The term and the rollouts of a request; InputError, saying what is wrong, for anything else."""
     try:
         return _decode(body)
@@ -69,7 +69,7 @@ def decode_rollouts(body: bytes) -> tuple[str, list[Rollout]]:
         raise InputError(f"not a request for scores ({type(error).__name__}: {error})") from None
 
 
-def _decode(body: bytes) -> tuple[str, list[Rollout]]:
+def _decode(body: bytes | bytearray) -> tuple[str, list[Rollout]]:
     start = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
     if not _LENGTH < start <= len(body):
         raise InputError(f"a request of {len(body)} bytes cannot have a header of {start - _LENGTH}")
@@ -109,7 +109,9 @@ def _rollout(row: Mapping[str, Any], frames: NDArray[np.uint8], references: Sequ
     return Rollout(torch.from_numpy(frames.copy()), people, row["prompt"], group, places, facts, refined)
 
 
-def _cut(body: bytes, start: int, shapes: Sequence[tuple[int, ...]]) -> Iterator[NDArray[np.uint8]]:
+def _cut(
+    body: bytes | bytearray, start: int, shapes: Sequence[tuple[int, ...]]
+) -> Iterator[NDArray[np.uint8]]:
     """Arrays of the shapes, one after the other, from `start` on."""
     for shape in shapes:
         size = math.prod(shape)
