@@ -17,7 +17,8 @@ from igrpo_sdk.media.page import data_address, embed_picture, render_page
 def test_a_template_is_filled_and_nothing_is_markup(tmp_path: Path) -> None:
     text = """{% extends "base.html" %}
 {% block title %}{{ title }}{% endblock %}
-{% block main %}<p>{{ text }} {{ 1.23456|number }} {{ -0.0001|number("+") }} {{ none|number }}</p>{% endblock %}"""
+{% block main %}<p>{{ text }} {{ 1.23456|number }} {{ -0.0001|number("+") }} {{ none|number }}</p>
+{% endblock %}"""
     (tmp_path / "one.html").write_text(text, "utf-8")
     made = render_page("one.html", tmp_path, title="a & b", text="<script>'")
     assert made.startswith("<!doctype html>\n") and made.endswith("</html>\n")
