@@ -16,7 +16,8 @@ from igrpo_sdk.config import GenerationConfig, Preset, check_prompt, check_seed,
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import ORDINALS, Refiner, refine_prompt
-from igrpo_sdk.sampling import Progress, check_cancel, video_seed
+from igrpo_sdk.sampling import Progress, check_cancel
+from igrpo_sdk.seeds import video_seed
 
 __all__ = ["Request", "check_given", "check_named_people", "check_text", "make_request", "refine_request"]
 

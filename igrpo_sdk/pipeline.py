@@ -18,8 +18,8 @@ from torch import Tensor
 
 from igrpo_sdk.acceleration import memory_errors, pick_device
 from igrpo_sdk.adapters.lora import Adapter
-from igrpo_sdk.adapters.read import AdapterFile, choose_adapter, read_adapter, resolve_model
-from igrpo_sdk.adapters.use import check_belongs
+from igrpo_sdk.adapters.read import AdapterFile, read_adapter
+from igrpo_sdk.adapters.use import check_belongs, choose_adapter, resolve_model
 from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.backbones.loading import default_preset, load_stock, stock_scheduler
 from igrpo_sdk.backbones.vace import VaceBackbone
@@ -27,7 +27,8 @@ from igrpo_sdk.comparison import Comparison
 from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.analyzer import Analyzer
-from igrpo_sdk.identity.measuring import Person, find_people, measure
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.people import Person, find_people
 from igrpo_sdk.inputs import Request, make_request, refine_request
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.provenance import library_versions
@@ -76,6 +77,7 @@ class IdentityPipeline:
         device: str | torch.device = "auto",
         dtype: torch.dtype | None = None,
         preset: Preset | None = None,
+        revision: str | None = None,
     ) -> IdentityPipeline:
         """Load a model: the name of a preset, a diffusers directory, or a Hub repository.
 
@@ -90,6 +92,8 @@ class IdentityPipeline:
             dtype: Of transformer and text encoder; by default bfloat16 on an accelerator, float32 on the CPU.
                 The VAE is always float32.
             preset: Instead of the model's own settings, or of Wan's for one without.
+            revision: A commit, tag or branch of the repository. "owner/name@revision" says the same, here
+                and wherever a repository is named.
 
         Raises:
             InputError: A name that is nothing.
@@ -97,7 +101,7 @@ class IdentityPipeline:
             HubError: A repository cannot be had.
         """
         place = pick_device(device)
-        source, revision, found, own = resolve_model(model)
+        source, revision, found, own = resolve_model(model, revision)
         own = own or (preset.adapter if preset else None)
         chosen = choose_adapter(adapter, own, adapter_scale)
         file = None if chosen is None else read_adapter(chosen)  # what is wrong with it is told soon

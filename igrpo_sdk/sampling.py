@@ -6,7 +6,6 @@ Inference integrates the flow with a solver alone. Reinforcement learning puts n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Backbone, Conditioning
-from igrpo_sdk.config import MAX_SEED, SolverName
+from igrpo_sdk.config import SolverName
 from igrpo_sdk.errors import Cancelled, NumericsError
+from igrpo_sdk.seeds import step_seed
 
 __all__ = [
     "EulerSolver",
@@ -35,8 +35,6 @@ __all__ = [
     "make_solver",
     "sample",
     "shifted",
-    "step_seed",
-    "video_seed",
 ]
 
 NUM_TRAIN_TIMESTEPS = 1000
@@ -196,24 +194,6 @@ class UniPCSolver:
 def make_solver(name: SolverName, steps: int, shift: float) -> Solver:
     """A fresh solver."""
     return UniPCSolver(steps, shift) if name == "unipc" else EulerSolver(steps, shift)
-
-
-def video_seed(seed: int, index: int) -> int:
-    """The seed of video `index` of a call with `seed`, 0 to `MAX_SEED`.
-
-    Video 0 has the seed itself, the others the first 32 bits of sha256("seed:index"): a call with that seed
-    makes the same video alone, whatever the batch it first came from.
-    """
-    return seed if index == 0 else _hashed_seed(f"{seed}:{index}")
-
-
-def step_seed(seed: int, step: int) -> int:
-    """The seed of the noise of step `step` of a video with `seed`, 0 to `MAX_SEED`."""
-    return _hashed_seed(f"{seed}/{step}")
-
-
-def _hashed_seed(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & MAX_SEED
 
 
 def draw_noise(seeds: Sequence[int], shapes: Sequence[tuple[int, int, int, int]]) -> Tensor:

@@ -17,7 +17,8 @@ from igrpo_sdk import flow
 from igrpo_sdk.errors import Cancelled, InputError, NumericsError, ResourceError, WeightsError
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.pipeline import IdentityPipeline, Progress
-from igrpo_sdk.sampling import draw_noise, video_seed
+from igrpo_sdk.sampling import draw_noise
+from igrpo_sdk.seeds import video_seed
 
 PROMPT = "Two people talk."
 GROUPS = [people(2), people(1, 1), people(3, 2), people(2, 3)]

@@ -16,7 +16,8 @@ from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.config import MAX_SEED, Geometry, SolverName
 from igrpo_sdk.errors import Cancelled, NumericsError
 from igrpo_sdk.references import Reference
-from igrpo_sdk.sampling import Progress, draw_noise, make_solver, sample, video_seed
+from igrpo_sdk.sampling import Progress, draw_noise, make_solver, sample
+from igrpo_sdk.seeds import video_seed
 
 SHAPE = (2, 4, 3, 5)
 

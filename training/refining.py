@@ -17,7 +17,7 @@ from typing import Any
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.config import check_prompt
 from igrpo_sdk.errors import IgrpoError, InputError
-from igrpo_sdk.media.video import check_output_path, written_whole
+from igrpo_sdk.media.files import check_output_path, write_text
 from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import DEFAULT_REFINER, QwenRefiner, Refiner, refine_prompt
 from igrpo_sdk.sampling import Progress
@@ -101,8 +101,7 @@ def refine_file(
             journal.add(key, text)
         refined = case.refined_prompt if key is None else journal.known[key]
         lines[number - 1] = _line(json.loads(lines[number - 1]), case, target.parent, refined)
-    with written_whole(target, overwrite) as partial:
-        partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    write_text(target, "".join(f"{line}\n" for line in lines), overwrite)
     journal.remove()
     return len(missing), len(cases) - len(missing)
 

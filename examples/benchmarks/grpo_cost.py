@@ -31,8 +31,9 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.config import ASSETS, GenerationConfig, Geometry, Preset
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.files import read_json
 from igrpo_sdk.references import Reference
-from igrpo_sdk.training.evaluation.results import commit, hardware, read_json, write_results
+from igrpo_sdk.training.evaluation.results import commit, hardware, write_results
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
 from igrpo_sdk.training.policy.model import prepare_transformer
 from igrpo_sdk.training.policy.processes import Processes

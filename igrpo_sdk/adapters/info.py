@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from igrpo_sdk.backbones.base import Backbone
-from igrpo_sdk.backbones.loading import REPO_ID, resolve
 from igrpo_sdk.backbones.switching import AdapterUse
-from igrpo_sdk.config import Geometry, Preset, preset_names
+from igrpo_sdk.config import Geometry, Preset
 from igrpo_sdk.errors import InputError, WeightsError
 from igrpo_sdk.provenance import weights_mark
 
@@ -126,19 +125,6 @@ class AdapterInfo:
             return cls(**known)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise WeightsError(f"adapter: {path.name} is not usable: {error}. Copy it again") from error
-
-    def resolve(self, name: str | Path) -> tuple[str | Path, str | None, Preset | None]:
-        """`loading.resolve` for the base of the adapter called `name`: a preset, or a Hub repository.
-
-        Raises `WeightsError` for other bases: a file from elsewhere says nothing of this machine's folders.
-        """
-        if self.base_model not in preset_names() and not REPO_ID.fullmatch(self.base_model):
-            raise WeightsError(
-                f"adapter {name}: its base {self.base_model!r} is no preset and no Hub repository; load the"
-                " base first, then load_adapter"
-            )
-        source, revision, preset = resolve(self.base_model)
-        return source, revision or self.base_revision, preset
 
     def check(self, name: str, preset: Preset, backbone: Backbone) -> None:
         """Raise `WeightsError` unless the adapter called `name` belongs to a pipeline.

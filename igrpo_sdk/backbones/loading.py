@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from igrpo_sdk.config import ASSETS, Geometry, Preset, preset_names
-from igrpo_sdk.errors import DependencyError, HubError, IgrpoError, InputError, WeightsError
+from igrpo_sdk.errors import DependencyError, IgrpoError, InputError, WeightsError
+from igrpo_sdk.hub.locate import Repository, fetch_pipeline, hub_error, locate
 
 __all__ = [
     "PRESET_FILE",
-    "REPO_ID",
     "default_preset",
     "load_stock",
     "loading_error",
@@ -25,33 +24,30 @@ __all__ = [
 PRESET_FILE = "igrpo_preset.json"
 """A file of this name in a model's directory says how the model is best run."""
 
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""What the name of a Hub repository looks like."""
-
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def resolve(model: str | Path) -> tuple[str | Path, str | None, Preset | None]:
-    """(directory or repository, revision, preset) of what a user calls a model.
+def resolve(model: str | Path, revision: str | None = None) -> tuple[str | Path, str | None, Preset | None]:
+    """(directory or repository, revision, preset) of what a user calls a model; `revision` of a repository.
 
     The preset is None where there is none yet: that of a directory or a repository without `PRESET_FILE`.
     Raises `InputError` for a name that is nothing, `WeightsError` for a directory that is no pipeline.
     """
-    name = str(model)
-    if isinstance(model, str) and model in preset_names():
-        preset = Preset.load(name)
-        if preset.repo_id is not None:
-            return preset.repo_id, preset.revision, preset
-        assert preset.path is not None
-        return _check_directory(ASSETS / preset.path), None, preset
-    if name and Path(name).is_dir():
-        directory = _check_directory(Path(model))
-        own = directory / PRESET_FILE
-        return directory, None, Preset.read(own) if own.exists() else None
-    if isinstance(model, str) and REPO_ID.fullmatch(name) and not Path(name).exists():
-        return name, None, None
+    found = locate(model, revision, presets=True)
+    if isinstance(found, Repository):
+        return found.id, found.revision, None
+    if isinstance(found, Preset):
+        if found.repo_id is not None:
+            return found.repo_id, found.revision, found
+        assert found.path is not None
+        return _check_directory(ASSETS / found.path), None, found
+    if found is not None and found.is_dir():
+        own = _check_directory(found) / PRESET_FILE
+        return found, None, Preset.read(own) if own.exists() else None
     known = ", ".join(preset_names())
-    raise InputError(f"model: {name!r} is no preset, directory or Hub repository; the presets are {known}")
+    raise InputError(
+        f"model: {str(model)!r} is no preset, directory or Hub repository; the presets are {known}"
+    )
 
 
 def load_stock(
@@ -71,11 +67,10 @@ def load_stock(
     main = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            source,
-            revision=revision,
+            source if isinstance(source, Path) else fetch_pipeline(Repository(source, revision)),
             dtype={"default": main, "vae": torch.float32},
             use_safetensors=True,
-            local_files_only=isinstance(source, Path),
+            local_files_only=True,
         )
     except IgrpoError:
         raise
@@ -102,7 +97,7 @@ def loading_error(source: str | Path, error: Exception, name: str = "model") -> 
         return DependencyError(f"a library does not load: {reason}. Install it again, or remove it")
     if isinstance(source, Path):
         return WeightsError(f"{name} {source.name}: bad files: {reason}. Copy them again")
-    return HubError(f"{name} {source}: {reason}. Check the name, the network, or log in")
+    return hub_error(source, error, name)
 
 
 def default_preset(source: str | Path, pipeline: Any) -> Preset:

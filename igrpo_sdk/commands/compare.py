@@ -57,7 +57,7 @@ def compare(
     """
     from igrpo_sdk.comparison import COMPARISON_SUFFIXES
     from igrpo_sdk.config import check_prompt
-    from igrpo_sdk.media.video import check_output_path
+    from igrpo_sdk.media.files import check_output_path
     from igrpo_sdk.references import Reference
     from igrpo_sdk.refinement import QwenRefiner
 
@@ -102,7 +102,8 @@ def compare(
 def _measure(comparison: Comparison, pack: str | None) -> str:
     """Measure identity in both with the model's face pack, if it has one and the extra is there; in words."""
     from igrpo_sdk.identity.analyzer import FaceAnalyzer
-    from igrpo_sdk.identity.measuring import find_people, measure
+    from igrpo_sdk.identity.measuring import measure
+    from igrpo_sdk.identity.people import find_people
 
     if pack is None:
         return "similarity to the references: not measured: the model has no face pack; try igrpo score"

@@ -59,7 +59,7 @@ def generate(
         overwrite: Replace the output file if it exists.
     """
     from igrpo_sdk.config import check_prompt
-    from igrpo_sdk.media.video import check_output_path
+    from igrpo_sdk.media.files import check_output_path
     from igrpo_sdk.references import Reference
     from igrpo_sdk.refinement import QwenRefiner
 

@@ -10,11 +10,12 @@ from typing import Literal
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
-from igrpo_sdk.identity.measuring import find_people, measure
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.identity.plot import PLOT_SUFFIXES
 from igrpo_sdk.identity.report import IdentityReport
 from igrpo_sdk.media.decoding import sample_frames
-from igrpo_sdk.media.video import check_output_path
+from igrpo_sdk.media.files import check_output_path
 from igrpo_sdk.references import Reference
 
 __all__ = ["score"]

@@ -15,7 +15,8 @@ from small_runs import settings, write_prompts, write_recipe
 from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
-from igrpo_sdk.adapters.read import AdapterFile, read_adapter, write_adapter
+from igrpo_sdk.adapters.read import AdapterFile, read_adapter
+from igrpo_sdk.adapters.write import write_adapter
 from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.common.recipe import build

@@ -20,10 +20,10 @@ from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import complete_prompt
 from igrpo_sdk.sampling import Progress
+from igrpo_sdk.training.common.log import read_log
 from igrpo_sdk.training.common.recipe import build
 from igrpo_sdk.training.data.rows import read_cases
 from igrpo_sdk.training.policy.config import PolicyRecipe
-from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.prompts import DrawnAhead, PromptConfig, make_prompts
 from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.refining import refine_file, refine_prompts

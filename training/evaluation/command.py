@@ -21,7 +21,7 @@ from typing import Any
 from igrpo_sdk.backbones.loading import silence_loaders
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
-from igrpo_sdk.media.video import check_output_path, written_whole
+from igrpo_sdk.media.files import check_output_path, read_json, write_text
 from igrpo_sdk.pipeline import IdentityPipeline
 
 from ..data.rows import NAME, Case
@@ -30,7 +30,7 @@ from .making import SETTINGS_FILE, make_videos, render_videos, scenes_of
 from .measures import JUDGED_EVERY, UNSEEN, Lab, Measures, video_file
 from .report import plots
 from .report.page import Evaluation, all_warnings, page
-from .results import hardware, read_json, write_results
+from .results import hardware, write_results
 from .suites import DEFAULT_CASES, load_suite, with_refined_prompts
 
 BASE, ALIGNED, AGAINST, BLANK, TRUE = "base", "aligned", "against", "blank", "true"
@@ -208,8 +208,7 @@ def publish(
     metrics["counts"] = {"cases": counts.pop(ALL), "parts": counts}
     videos = {system.name: system.videos for system in systems}
     found = Evaluation(results, videos, rows, {**facts, "command": command}, notes, warned)
-    with written_whole(output / "report.html", overwrite=True) as aside:
-        aside.write_text(page(found), encoding="utf-8")
+    write_text(output / "report.html", page(found))
     made = ", ".join(sorted({s["hardware"] for s in _settings(systems).values()})) or "elsewhere"
     write_results(output / "results.json", command, f"videos: {made}; measures: {hardware()}", metrics, notes)
     for warning in told:

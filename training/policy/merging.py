@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk.adapters.info import AdapterInfo
-from igrpo_sdk.adapters.read import MAX_SCALE, AdapterFile, read_adapter, write_adapter
+from igrpo_sdk.adapters.read import AdapterFile, read_adapter
+from igrpo_sdk.adapters.use import MAX_SCALE
+from igrpo_sdk.adapters.write import write_adapter
 from igrpo_sdk.config import check_number
 from igrpo_sdk.errors import InputError
 

@@ -15,7 +15,8 @@ from igrpo_sdk.backbones.base import Backbone, Conditioning
 from igrpo_sdk.config import GenerationConfig, Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.flow import NoiseKind
-from igrpo_sdk.sampling import Stochastic, Trajectory, draw_noise, make_solver, sample, video_seed
+from igrpo_sdk.sampling import Stochastic, Trajectory, draw_noise, make_solver, sample
+from igrpo_sdk.seeds import video_seed
 
 from ..rewards.base import Rollout
 from .prompts import Prompt

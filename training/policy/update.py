@@ -17,7 +17,8 @@ from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
 from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise, step_seed
+from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise
+from igrpo_sdk.seeds import step_seed
 
 from .loss import (
     clip_fraction,
