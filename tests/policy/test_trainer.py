@@ -90,7 +90,7 @@ def test_two_updates_a_rollout(tiny_directory: Path, prompts: Path, tmp_path: Pa
     changes: dict[str, Any] = {
         "steps": 1,
         "update": {"groups": 2, "updates": 2, "learning_rate": 1e-2},
-        "objective": {"kl": 0.1, "ratio_norm": True},
+        "objective": {"kl": 0.1},
     }
     train_policy(recipe(tiny_directory, prompts, **changes), tmp_path, device="cpu")
     [row] = read_log(tmp_path, "step")
