@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from clips import ClipFolder
-from identity import identity_estimates
+from clip_folder import ClipFolder
+from identity_estimates import identity_estimates
 from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from PIL import Image
@@ -231,7 +231,9 @@ class Bench:
         folder = ClipFolder(self.output / name)
         readings = [reader.Reading.from_json(folder.read(k).facts["reading"]) for k in range(self.pairs)]
         scenes = scenes_of(name, self.pairs)
-        return [reader.follow(seen, scene) for seen, scene in zip(readings, scenes, strict=True)]
+        return [
+            reader.follow(seen, reader.facts_of(scene)) for seen, scene in zip(readings, scenes, strict=True)
+        ]
 
     def facts(self, name: str, key: str) -> list[float]:
         """A number noted of every clip of a set."""

@@ -3,9 +3,8 @@
 Choosing the best matching face first would flatter every model: of two strangers one is always nearer. So a
 face is owned by the person whom the prompt put where the face is. Faces start at the places (left, middle,
 right) and are then followed from frame to frame, one face a person, in clips where nobody crosses. From
-that come coverage (how many of the people who should be there are found) and the own-versus-other AUC
-(whether a face is more similar to its own reference than faces are to the other people's). With blank
-references the AUC must be about 0.5.
+that comes the own-versus-other AUC (whether a face is more similar to its own reference than faces are to the
+other people's). With blank references it must be about 0.5.
 """
 
 from __future__ import annotations
@@ -17,17 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.identity.places import PLACES, follow_places
+from igrpo_sdk.identity.places import follow_places
 
-from ..common import statistics
+from ..common.statistics import auc
 
-__all__ = [
-    "PLACES",
-    "OwnedVideo",
-    "follow_places",
-    "own_other_auc",
-    "own_video",
-]
+__all__ = ["OwnedVideo", "own_other_auc", "own_video"]
 
 Floats = NDArray[np.float32]
 
@@ -93,4 +86,4 @@ def own_other_auc(videos: Sequence[OwnedVideo]) -> float | None:
     """
     own = [s for video in videos for s in video.own]
     other = [s for video in videos for s in video.other]
-    return statistics.auc(own, other) if own and other else None
+    return auc(own, other) if own and other else None

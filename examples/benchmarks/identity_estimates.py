@@ -1,4 +1,4 @@
-"""How well faces are told apart over a set of videos, with intervals."""
+"""What judged videos come to: who is found, and whether faces are their own person's more than others'."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import numpy as np
 
 from igrpo_sdk.training.common.statistics import Estimate, bootstrap, mean
 from igrpo_sdk.training.evaluation.ownership import OwnedVideo, own_other_auc
+
+
+def identity_estimates(videos: Sequence[OwnedVideo], seed: int = 0) -> dict[str, Estimate]:
+    """Coverage, own-versus-other AUC and the share of wins with intervals over videos, plus the mean
+    similarities.
+    """
+    return {
+        "coverage": bootstrap(videos, coverage, seed=seed),
+        "auc": bootstrap(videos, own_other_auc, resamples=400, seed=seed),
+        "own_wins": bootstrap(videos, own_wins, resamples=200, seed=seed),
+        "own_similarity": bootstrap(
+            videos, lambda some: mean([s for v in some for s in v.own]), resamples=200, seed=seed
+        ),
+        "other_similarity": bootstrap(
+            videos, lambda some: mean([s for v in some for s in v.other]), resamples=200, seed=seed
+        ),
+    }
 
 
 def coverage(videos: Sequence[OwnedVideo]) -> float | None:
@@ -28,20 +45,3 @@ def own_wins(videos: Sequence[OwnedVideo]) -> float | None:
         if j != i
     ]
     return mean([0.5 * (float(np.sign(margin)) + 1) for margin in margins])
-
-
-def identity_estimates(videos: Sequence[OwnedVideo], seed: int = 0) -> dict[str, Estimate]:
-    """Coverage, own-versus-other AUC and the share of wins with intervals over videos, plus the mean
-    similarities.
-    """
-    return {
-        "coverage": bootstrap(videos, coverage, seed=seed),
-        "auc": bootstrap(videos, own_other_auc, resamples=400, seed=seed),
-        "own_wins": bootstrap(videos, own_wins, resamples=200, seed=seed),
-        "own_similarity": bootstrap(
-            videos, lambda some: mean([s for v in some for s in v.own]), resamples=200, seed=seed
-        ),
-        "other_similarity": bootstrap(
-            videos, lambda some: mean([s for v in some for s in v.other]), resamples=200, seed=seed
-        ),
-    }
