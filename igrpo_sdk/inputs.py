@@ -14,7 +14,7 @@ from typing import Any
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.config import GenerationConfig, Preset, check_prompt, check_seed, draw_seed
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.references import Reference
+from igrpo_sdk.references import Picture, Reference
 from igrpo_sdk.refinement import ORDINALS, Refiner, refine_prompt
 from igrpo_sdk.sampling import Progress, check_cancel
 from igrpo_sdk.seeds import video_seed
@@ -74,6 +74,7 @@ class Request:
             "seed": seed,
             "steps": config.steps,
             "guidance_scale": config.guidance_scale,
+            "image_guidance_scale": config.image_guidance_scale,
             **asdict(config.geometry),
         }
 
@@ -89,8 +90,8 @@ class Request:
 def make_request(
     backbone: Backbone,
     preset: Preset,
-    references: Sequence[Any],
-    prompt: str | Sequence[str],
+    references: Sequence[Picture] | Sequence[Sequence[Picture]],
+    prompt: str | list[str] | tuple[str, ...],
     seed: int | Sequence[int] | None,
     config: GenerationConfig,
 ) -> Request:
@@ -98,6 +99,11 @@ def make_request(
 
     A prompt comes with a list of pictures; a list of prompts with a list of such lists.
     """
+    if config.image_guidance_scale is not None and not backbone.guides_by_image:
+        raise InputError(
+            f"image_guidance_scale: {config.image_guidance_scale}; {preset.name} has no guidance by the"
+            " references alone. Leave it out"
+        )
     many = isinstance(prompt, list | tuple)
     prompts, groups = _pair_lists(references, prompt) if many else _lone_pair(references, prompt)
     for index, text in enumerate(prompts):

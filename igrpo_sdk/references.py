@@ -14,7 +14,7 @@ import stat
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,17 @@ from igrpo_sdk.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMATS", "MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "MIN_SIDE", "Reference", "letterbox"]
+__all__ = [
+    "FORMATS",
+    "MAX_ASPECT",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "Picture",
+    "Reference",
+    "fit_on_white",
+    "letterbox",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """The file formats that are opened, by Pillow's names."""
@@ -37,6 +47,11 @@ MIN_SIDE = 32
 """Shortest side allowed, in pixels."""
 MAX_ASPECT = 4.0
 """Largest ratio of the longer side to the shorter one."""
+
+_File: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
+_Pixels: TypeAlias = "Image.Image | NDArray[Any] | Tensor"
+Picture: TypeAlias = "_File | _Pixels | Reference"
+"""Whatever a user may give as the picture of a person; see `Reference.load`."""
 
 _ACCEPTED = "a path, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W] or a Reference"
 
@@ -87,7 +102,7 @@ class Reference:
         object.__setattr__(self, "hash", digest.hexdigest())
 
     @classmethod
-    def load(cls, source: Any) -> Reference:
+    def load(cls, source: Picture) -> Reference:
         """Make a reference of a path, bytes, PIL image, array or tensor; a reference is returned as it is.
 
         Arrays and tensors are uint8, or floating point in [0, 1], with 1 (grey), 3 or 4 (with alpha) channels
@@ -165,6 +180,27 @@ def letterbox(reference: Reference, height: int, width: int, spatial_scale: int 
     canvas = torch.ones(3, height, width)
     canvas[:, top : top + new_height, left : left + new_width] = resized
     return canvas
+
+
+def fit_on_white(reference: Reference, height: int, width: int) -> Tensor:
+    """The reference whole and as large as fits, up or down, centred on a white canvas. float32 [3, height,
+    width] in [-1, 1].
+
+    The arithmetic of Phantom's released `load_ref_images`: one Lanczos resize of 8-bit pixels, sides rounded
+    down.
+    """
+    import torch
+
+    image = Image.fromarray(reference.image)
+    ratio = image.width / image.height
+    size = (width, int(width / ratio)) if ratio > width / height else (int(height * ratio), height)
+    size = (max(1, size[0]), max(1, size[1]))
+    canvas = Image.new("RGB", (width, height), "white")
+    canvas.paste(
+        image.resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2)
+    )
+    pixels = torch.from_numpy(np.array(canvas, dtype=np.float32).transpose(2, 0, 1))
+    return (pixels / 255.0 - 0.5) / 0.5
 
 
 def _read_file(path: str | bytes) -> bytes:

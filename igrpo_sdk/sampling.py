@@ -17,7 +17,7 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Backbone, Conditioning
-from igrpo_sdk.config import SolverName
+from igrpo_sdk.config import Guidance, SolverName
 from igrpo_sdk.errors import Cancelled, NumericsError
 from igrpo_sdk.seeds import step_seed
 
@@ -31,6 +31,7 @@ __all__ = [
     "Transition",
     "UniPCSolver",
     "check_cancel",
+    "decode",
     "draw_noise",
     "make_solver",
     "sample",
@@ -221,7 +222,7 @@ def sample(
     conditioning: Conditioning,
     noise: Tensor,
     solver: Solver,
-    guidance_scale: float,
+    guidance: Guidance,
     *,
     stochastic: Stochastic | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -242,7 +243,7 @@ def sample(
     for step in range(total):
         check_cancel(cancel)
         sigma = float(solver.timesteps[step]) / NUM_TRAIN_TIMESTEPS
-        velocity = backbone.velocity(latents, sigma, conditioning, guidance_scale)
+        velocity = backbone.velocity(latents, sigma, conditioning, guidance)
         if stochastic is not None and step in stochastic.noisy:
             made = _step_with_noise(stochastic, solver.sigmas, step, sigma, latents, velocity)
             latents = made.after
@@ -255,6 +256,14 @@ def sample(
         if progress is not None:
             progress(Progress("sample", step + 1, total))
     return Trajectory(latents, solver.sigmas, solver.timesteps, conditioning.num_slots, tuple(transitions))
+
+
+def decode(backbone: Backbone, video_latents: Tensor, num_frames: int) -> Tensor:
+    """Frames, uint8 [B, num_frames, H, W, 3] on the CPU, of latents [B, C, T, h, w] without slots."""
+    frames = backbone.decode(video_latents)
+    # A slot that was decoded as a part of the video would be frames too many, and otherwise go unnoticed.
+    assert frames.shape[1] == num_frames, (frames.shape, num_frames)
+    return frames
 
 
 def _step_with_noise(

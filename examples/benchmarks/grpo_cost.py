@@ -126,11 +126,10 @@ class Bench:
         device, dtype = str(processes.device), getattr(torch, recipe.dtype)
         pipe = random_pipeline(size, TOY_VAE if toy else {}, preset, device, dtype)
         pipe.backbone.adapter_use = recipe.lora.use
-        parameters = prepare_transformer(pipe.backbone.transformer, recipe, processes)
-        rollout = recipe.rollout
-        settings = preset.generation(steps=rollout.steps, guidance_scale=rollout.guidance_scale)
+        parameters = prepare_transformer(pipe.backbone, recipe, processes)
+        settings = recipe.rollout.settings(preset)
         exact = recipe.update.updates == 1
-        learner = Learner(pipe.backbone, recipe.objective, settings.guidance_scale, exact)
+        learner = Learner(pipe.backbone, recipe.objective, settings.guidance, exact)
         return cls(recipe, pipe, settings, parameters, learner)
 
     def roll(self, number: int) -> Iterator[Chunk]:

@@ -33,10 +33,10 @@ class AdapterInfo:
     base_model: what `IdentityPipeline.from_pretrained` loads the base by; base_revision: of a Hub repository.
     base_weights: `weights_mark` of the base's transformer. reference_order: how references stood in the
     tensors it was trained on (`Backbone.reference_order`). geometry, solver, steps, guidance_scale,
-    flow_shift: what it was trained for. noise_levels, guidance: how it is used (`AdapterUse`); diffusers does
-    not know of them. reward: the recipe or the reward it was trained with. metrics: name to number.
-    made_from: the adapters that it was begun with or merged from (`AdapterFile.mark`).
-    code_version: of igrpo-sdk, which wrote the file.
+    image_guidance_scale, flow_shift: what it was trained for. noise_levels, guidance: how it is used
+    (`AdapterUse`); diffusers does not know of them. reward: the recipe or the reward it was trained with.
+    metrics: name to number. made_from: the adapters that it was begun with or merged from
+    (`AdapterFile.mark`). code_version: of igrpo-sdk, which wrote the file.
     """
 
     base_model: str
@@ -47,6 +47,7 @@ class AdapterInfo:
     solver: str | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
     flow_shift: float | None = None
     noise_levels: tuple[float, float] = AdapterUse.noise_levels
     guidance: float | None = None
@@ -92,6 +93,7 @@ class AdapterInfo:
             solver=preset.solver,
             steps=preset.steps,
             guidance_scale=preset.guidance_scale,
+            image_guidance_scale=preset.image_guidance_scale,
             flow_shift=preset.flow_shift,
             noise_levels=backbone.adapter_use.noise_levels,
             guidance=backbone.adapter_use.guidance,

@@ -1,4 +1,4 @@
-"""From a preset's name, a diffusers directory or a Hub repository to a stock `WanVACEPipeline` in memory."""
+"""From a preset's name, a diffusers directory or a Hub repository to a model in memory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
-from igrpo_sdk.config import ASSETS, Geometry, Preset, preset_names
+from igrpo_sdk.backbones.phantom import PhantomBackbone
+from igrpo_sdk.backbones.vace import VaceBackbone
+from igrpo_sdk.config import ASSETS, Architecture, Geometry, Preset, preset_names
 from igrpo_sdk.errors import DependencyError, IgrpoError, InputError, WeightsError
 from igrpo_sdk.hub.locate import Repository, fetch_pipeline, hub_error, locate_model
 
 __all__ = [
+    "BACKBONES",
     "PRESET_FILE",
     "default_preset",
     "load_stock",
@@ -23,6 +26,12 @@ __all__ = [
 
 PRESET_FILE = "igrpo_preset.json"
 """A file of this name in a model's directory says how the model is best run."""
+
+BACKBONES: dict[Architecture, type[VaceBackbone] | type[PhantomBackbone]] = {
+    "vace": VaceBackbone,
+    "phantom": PhantomBackbone,
+}
+"""The policy of each architecture."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -51,16 +60,22 @@ def resolve(model: str | Path, revision: str | None = None) -> tuple[str | Path,
 
 
 def load_stock(
-    source: str | Path, revision: str | None, device: torch.device, dtype: torch.dtype | None
+    source: str | Path,
+    revision: str | None,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    architecture: Architecture | None = None,
 ) -> Any:
     """The stock pipeline, on `device`.
 
+    `architecture`: what the model must be, as its preset says; None for one that comes without a preset,
+    which must then be VACE: Phantom's directory looks like that of any text-to-video model.
     `dtype`: of transformer and text encoder; by default bfloat16 on an accelerator, float32 on the CPU. The
     VAE is float32, and modules that a model keeps in float32 stay so. Only safetensors are read.
     Raises `InputError` for another dtype, `HubError` when a repository cannot be had, `WeightsError` when
-    files are missing or damaged, `DependencyError` when a library is.
+    files are missing or damaged or those of another kind of model, `DependencyError` when a library is.
     """
-    from diffusers import DiffusionPipeline, WanVACEPipeline
+    from diffusers import DiffusionPipeline
 
     if dtype not in (None, *_DTYPES):
         raise InputError(f"dtype: {dtype!r}; use one of {', '.join(map(str, _DTYPES))}")
@@ -76,8 +91,7 @@ def load_stock(
         raise
     except Exception as error:  # the loaders of four libraries raise what they like on a bad file
         raise loading_error(source, error) from error
-    if not isinstance(pipeline, WanVACEPipeline):
-        raise WeightsError(f"model {source}: a {type(pipeline).__name__}; give a WanVACEPipeline")
+    _check_kind(source, pipeline, architecture)
     for name in ("transformer", "vae", "text_encoder"):
         if any(parameter.is_meta for parameter in getattr(pipeline, name).parameters()):
             raise WeightsError(f"model {source}: weights of {name} are missing. Copy the files again")
@@ -85,6 +99,23 @@ def load_stock(
     if len(pipeline.tokenizer) < pipeline.text_encoder.config.vocab_size // 2:
         raise WeightsError(f"model {source}: the tokenizer's vocabulary is missing. Copy the files again")
     return pipeline.to(device)
+
+
+def _check_kind(source: str | Path, pipeline: Any, architecture: Architecture | None) -> None:
+    """Raise `WeightsError` for a pipeline of another kind of model than the architecture's."""
+    kind, wanted = type(pipeline).__name__, BACKBONES[architecture or "vace"].stock_class
+    if kind == wanted:
+        return
+    if architecture is not None:
+        raise WeightsError(
+            f"model {source}: a {kind}, but its preset says {architecture!r}, which is a {wanted}; mend the"
+            " preset, or give the directory of such a model"
+        )
+    known = {each.stock_class: name for name, each in BACKBONES.items()}
+    remedy = f"give a {wanted}"
+    if kind in known:
+        remedy += f", or for the weights of {known[kind]} a preset with architecture={known[kind]!r}"
+    raise WeightsError(f"model {source}: a {kind}; {remedy}")
 
 
 def loading_error(source: str | Path, error: Exception, name: str = "model") -> IgrpoError:
