@@ -152,5 +152,5 @@ def shipped_weights() -> Path:
     """The directory of the shipped tiny-vace; skips while its transformer is not trained."""
     directory = ROOT / "igrpo_sdk" / "assets" / "tiny-vace"
     if not (directory / "model_index.json").is_file():
-        pytest.skip("tiny-vace has no transformer yet: see docs/decisions.md, next steps")
+        pytest.skip("tiny-vace has no transformer yet: docs/training.md says how it is trained")
     return directory
