@@ -21,8 +21,8 @@ PACKAGES = {"igrpo_sdk": "igrpo_sdk", "training": "igrpo_sdk.training", "demo": 
 MAX_FUNCTION, MAX_FUNCTION_P90, MAX_FILE = 80, 25, 400
 
 # A module may import those of the layers above its own line, never of its own line or below. A name stands
-# for a module or for a room, a folder; the modules of one room may import one another. The longest name decides,
-# so that a module of a room may lie lower than the rest. A name that is not there yet is one that is planned.
+# for a module or for a room, a folder; the modules of one room may import one another. The longest name
+# decides, so that a module may lie lower than the rest of its room. Names that are not there yet are planned.
 SDK_LAYERS = (
     ("errors",),
     ("flow", "config", "provenance"),
