@@ -34,6 +34,7 @@ WEIGHTS = ROOT / "igrpo_sdk" / "assets" / "tiny-vace" / "model_index.json"
 tables = load_loose("docs/tables.py")
 DOCUMENTS = tables.documents(ROOT)
 FILES = sorted(RESULTS.glob("*.json"))
+RECORDS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 
 
 def results(**metrics: Any) -> dict[str, Any]:
@@ -153,9 +154,38 @@ def test_python_blocks_are_python() -> None:
 
 
 def test_links_and_files_in_the_text_are_there() -> None:
-    for path in DOCUMENTS:
+    for path in [*DOCUMENTS, *RECORDS, *(ROOT / "docs" / "lab").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8")):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_decisions_are_few() -> None:
+    assert 0 < len(RECORDS) <= 20
+    numbers = [path.stem[:4] for path in RECORDS if re.fullmatch(r"\d{4}(-[a-z0-9]+)+", path.stem)]
+    assert len(set(numbers)) == len(RECORDS)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_decision_is_short_and_has_evidence(path: Path) -> None:
+    """Context, decision, evidence and status, in 25 lines; the evidence is a test or a results file of ours."""
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 25
+    assert text.startswith(f"# {int(path.stem[:4])}. ")
+    assert re.findall(r"^\*\*(\w+)\.\*\* ", text, re.MULTILINE) == [
+        "Context",
+        "Decision",
+        "Evidence",
+        "Status",
+    ]
+    evidence = text.partition("**Evidence.**")[2].partition("**Status.**")[0]
+    named = re.findall(r"`((?:tests|docs)/[\w/.-]*)`", evidence)
+    assert any(name.startswith(("tests/", "docs/results/")) for name in named)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_what_is_next_is_not_in_the_repository() -> None:
+    for path in [*DOCUMENTS, *(ROOT / "docs").rglob("*.md")]:
+        assert not re.search(r"^#+ *(next steps|todo)", path.read_text("utf-8"), re.MULTILINE | re.IGNORECASE)
 
 
 def test_the_benchmark_measures_what_the_table_shows() -> None:
