@@ -167,7 +167,7 @@ def test_decisions_are_few() -> None:
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_a_decision_is_short_and_has_evidence(path: Path) -> None:
-    """Context, decision, evidence and status, in 25 lines; the evidence is a test or a results file of ours."""
+    """Context, decision, evidence and status, in 25 lines; the evidence is a test or a results file."""
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= 25
     assert text.startswith(f"# {int(path.stem[:4])}. ")
