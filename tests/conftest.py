@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
+from nursery import Nursery
 from PIL import Image
 
 # The same examples at every run, however slow the machine is.
@@ -26,6 +27,27 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+_NURSERIES: list[Nursery] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fork the nursery before the first test, if one of them needs it."""
+    needed = any("nursery" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needed and not session.config.option.collectonly:
+        _NURSERIES.append(Nursery())
+
+
+def pytest_sessionfinish() -> None:
+    while _NURSERIES:
+        _NURSERIES.pop().close()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Nursery:
+    """Where new processes come from that need not import torch anew; see `nursery.py`."""
+    return _NURSERIES[0]
 
 
 @pytest.fixture(autouse=True, scope="session")
