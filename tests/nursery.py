@@ -2,8 +2,8 @@
 
 `python ARGUMENTS...` is run in a process that is forked from the nursery, which is forked itself from the
 test process before its first test: everything is imported and nothing was used yet. So what runs there is as
-fresh as in a new interpreter, but for what happens during imports. Tests for which those matter (the hash seed,
-the time that an import takes, modules that must not be loaded, programs that start Python) start Python.
+fresh as in a new interpreter, but for what happens during imports. Tests for which those matter (the hash
+seed, the time of an import, modules that must not be loaded, programs that start Python) start Python.
 """
 
 from __future__ import annotations
