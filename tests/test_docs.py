@@ -7,8 +7,6 @@ import itertools
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 from jsonargparse import ArgumentParser, Namespace
 from loose import load_loose
+from nursery import Nursery, run
 from tiny import TINY, tiny_stock
 
 from igrpo_sdk.backbones.loading import PRESET_FILE
@@ -287,7 +286,7 @@ def test_bad_results_are_noticed(content: Any, message: str) -> None:
     assert any(re.search(message, problem) for problem in tables.problems(content))
 
 
-def test_the_cost_of_generate_is_measured(tmp_path: Path) -> None:
+def test_the_cost_of_generate_is_measured(nursery: Nursery, tmp_path: Path) -> None:
     """The benchmark runs with random weights and writes what the table needs."""
     tiny_stock().save_pretrained(tmp_path / "model")
     size = {"height": 48, "width": 48, "num_frames": 5, "fps": 8.0}
@@ -296,7 +295,8 @@ def test_the_cost_of_generate_is_measured(tmp_path: Path) -> None:
     (tmp_path / "model" / PRESET_FILE).write_text(json.dumps(preset), "utf-8")
     script = ROOT / "examples" / "benchmarks" / "generate_cost.py"
     words = ["--results", str(tmp_path / "generate.json"), "--model", str(tmp_path / "model")]
-    subprocess.run([sys.executable, str(script), *words], check=True, cwd=tmp_path)
+    done = run(nursery, [str(script), *words], tmp_path / "said", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "generate.json").read_text("utf-8"))
     assert list(tables.problems(content)) == []
     assert "making the video" in tables.table("generate", content)

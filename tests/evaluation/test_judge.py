@@ -24,7 +24,7 @@ needs_judge = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("dlib", "face_recognition_models")),
     reason="the judge is not installed: pip install 'igrpo-sdk[judge]'",
 )
-LEARNING = ("policy", "rewards", "reward_model", "preferences", "pretrain", "world")
+LEARNING = ("policy", "rewards", "reward_model", "preferences", "pretrain", "reader", "world")
 PEOPLE = (Actor(900_007, "left", "stand"), Actor(900_011, "right", "smile"))
 SCENE = Scene(PEOPLE, "blue wall", "even", 3)
 
@@ -46,7 +46,6 @@ def imported(path: Path) -> Iterator[str]:
 
 def test_nothing_that_learns_knows_the_judge(root: Path) -> None:
     files = [path for name in LEARNING for path in (root / "training" / name).rglob("*.py")]
-    files += [root / "training" / "evaluation" / name for name in ("reader.py", "reader_training.py")]
     files += list((root / "igrpo_sdk").rglob("*.py"))
     assert all(path.is_file() for path in files)
     for path in files:

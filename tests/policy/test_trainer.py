@@ -285,12 +285,10 @@ def train_two(nursery: Nursery, folder: Path, content: dict[str, Any], start: st
 
 
 def test_two_processes_learn_what_one_does(
-    tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
+    nursery: Nursery, tiny_directory: Path, prompts: Path, tmp_path: Path, unbroken: dict[str, Tensor]
 ) -> None:
     """With three groups for two of them."""
-    process = launch(tmp_path, settings(tiny_directory, prompts))
-    told, _ = process.communicate()
-    assert process.returncode == 0, told[-2000:]
+    train_two(nursery, tmp_path, settings(tiny_directory, prompts))
     assert read_log(tmp_path / "run", "begin")[-1]["processes"] == 2
     for name, value in adapter(tmp_path / "run" / "adapter").items():
         torch.testing.assert_close(value, unbroken[name], rtol=1e-3, atol=1e-5)
@@ -363,6 +361,7 @@ def test_t13_one_killed_process_ends_the_others(tiny_directory: Path, prompts: P
         while not list_checkpoints(tmp_path / "run" / "checkpoints"):
             assert process.poll() is None
             time.sleep(0.2)
+        assert read_log(tmp_path / "run", "begin")[-1]["processes"] == 2
         workers = psutil.Process(process.pid).children(recursive=True)
         victim = next(worker for worker in workers if "policy" in worker.cmdline())
         victim.kill()

@@ -48,7 +48,9 @@ def sources() -> list[Path]:
     """
     found = [path for path in sorted(TRAINING.rglob("*.py")) if path.parent.name != "world"]
     found.remove(SUITES)
-    assert {"clips.py", "latents.py", "reader_training.py", "judge_mean.py"} <= {path.name for path in found}
+    there = {f"{path.parent.name}/{path.name}" for path in found}
+    known = {"pretrain/clips.py", "pretrain/latents.py", "reader/training.py", "evaluation/judge_mean.py"}
+    assert known <= there
     return found
 
 
