@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from nursery import Nursery
 from PIL import Image
 
 # The same examples at every run, however slow the machine is.
-settings.register_profile("repository", derandomize=True, deadline=None)
+settings.register_profile(
+    "repository", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repository")
 
 # A shell's job in the background ignores interrupts, and so would every program that the tests start there.
