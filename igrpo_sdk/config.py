@@ -13,14 +13,17 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from igrpo_sdk.errors import InputError, WeightsError
 
 __all__ = [
     "MAX_SEED",
+    "Architecture",
+    "GenerationChanges",
     "GenerationConfig",
     "Geometry",
+    "Guidance",
     "Preset",
     "SolverName",
     "check_number",
@@ -32,6 +35,11 @@ __all__ = [
 ]
 
 SolverName = Literal["unipc", "euler"]
+
+Architecture = Literal["vace", "phantom"]
+"""How references reach a Wan transformer: beside the latents through VACE's control blocks, or as latent
+frames behind those of the video, as in Phantom.
+"""
 
 MAX_SEED = 2**32 - 1
 """The largest seed: a CPU generator of torch keeps 32 bits of one, and larger ones would repeat noise."""
@@ -77,12 +85,34 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """How far a velocity is led towards its conditions; `flow.pass_weights` turns it into forward passes.
+
+    `text`: weight of the prompt, 0 to 30; 1 is no guidance, 0 ignores the prompt. `image`: weight of the
+    references, likewise; None for a model that has no guidance by references, which is the same as 1.
+    """
+
+    text: float = 1.0
+    image: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check both numbers."""
+        check_number("guidance_scale", self.text, 0.0, MAX_GUIDANCE)
+        if self.image is not None:
+            check_number("image_guidance_scale", self.image, 0.0, MAX_GUIDANCE)
+
+    @property
+    def needs_negatives(self) -> bool:
+        """Whether any forward pass takes the negative prompt; without one, a step is a single pass."""
+        return self.text != 1 or self.image not in (None, 1)
+
+
+@dataclass(frozen=True)
 class GenerationConfig:
     """How to make videos of one geometry.
 
-    `steps`: solver steps, 1 to 1000. `guidance_scale`: weight g of classifier-free guidance, 0 to 30; 1 is
-    no guidance (a single forward pass a step), 0 ignores the prompt. `num_videos`: videos per (references,
-    prompt). `negative_prompt`: what guidance leads away from; may be empty.
+    `steps`: solver steps, 1 to 1000. `guidance_scale`, `image_guidance_scale`: see `Guidance`. `num_videos`:
+    videos per (references, prompt). `negative_prompt`: what guidance leads away from; may be empty.
     """
 
     geometry: Geometry
@@ -90,25 +120,46 @@ class GenerationConfig:
     guidance_scale: float
     negative_prompt: str = ""
     num_videos: int = 1
+    image_guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
         check_whole("steps", self.steps, 1, MAX_STEPS)
-        check_number("guidance_scale", self.guidance_scale, 0.0, MAX_GUIDANCE)
         check_whole("num_videos", self.num_videos, 1, MAX_VIDEOS)
         check_prompt("negative_prompt", self.negative_prompt, may_be_empty=True)
+        _ = self.guidance  # checks both scales
+
+    @property
+    def guidance(self) -> Guidance:
+        """The two scales as one value."""
+        return Guidance(self.guidance_scale, self.image_guidance_scale)
+
+
+class GenerationChanges(TypedDict, total=False):
+    """What of a preset's geometry and settings a call may change; None is no change."""
+
+    height: int | None
+    width: int | None
+    num_frames: int | None
+    steps: int | None
+    guidance_scale: float | None
+    image_guidance_scale: float | None
+    negative_prompt: str | None
 
 
 @dataclass(frozen=True)
 class Preset:
     """A model and how it is best run: data only, read from JSON; no code depends on which preset it is.
 
-    `path`: directory of the weights, relative to the package's assets, or `repo_id` and `revision` of a Hub
-    repository. `flow_shift`: the noise schedule's shift s (flow.sigma_schedule). `max_references`: people in
-    one video. `max_text_tokens`: length of the text the model was trained with, in tokens with the end mark.
-    `face_pack`: the pack (`FaceAnalyzer.load`) that knows the people this model draws, if one is shipped.
-    `adapter`: the model's own aligned adapter, a Hub repository or a directory relative to the package's
-    assets; what `adapter="default"` loads.
+    `architecture`: how references reach the transformer. `guidance_scale`, `image_guidance_scale`: of
+    `Guidance`. `path`: directory of the weights, relative to the package's assets, or `repo_id` and
+    `revision` of a Hub repository. `flow_shift`: the noise schedule's shift s (flow.sigma_schedule).
+    `max_references`: people in one video. `max_text_tokens`: length of the text the model was trained with,
+    in tokens with the end mark. `face_pack`: the pack (`FaceAnalyzer.load`) that knows the people this model
+    draws, if one is shipped. `adapter`: the model's own aligned adapter, a Hub repository or a directory
+    relative to the package's assets; what `adapter="default"` loads. `words`: all that the model was trained
+    on, in lower case; none where it was trained on open text. `domain`: what the model knows and does not,
+    for its users.
     """
 
     name: str
@@ -127,25 +178,34 @@ class Preset:
     revision: str | None = None
     description: str = ""
     licence: str = ""
+    architecture: Architecture = "vace"
+    image_guidance_scale: float | None = None
+    words: tuple[str, ...] = ()
+    domain: str = ""
 
     def __post_init__(self) -> None:
         """Check every value."""
         self.generation()
+        if self.architecture not in get_args(Architecture):
+            known = ", ".join(get_args(Architecture))
+            raise InputError(f"architecture: {self.architecture!r}; use one of {known}")
         check_number("flow_shift", self.flow_shift, 0.01, 100.0)
         check_whole("max_references", self.max_references, 1, 16)
         check_whole("max_text_tokens", self.max_text_tokens, 2, 4096)
         if self.solver not in get_args(SolverName):
             raise InputError(f"solver: {self.solver!r}; use one of {', '.join(get_args(SolverName))}")
 
-    def generation(self, **changes: Any) -> GenerationConfig:
-        """The preset's settings with `changes`, arguments of `Geometry` or `GenerationConfig`.
-
-        None is no change. Raises `InputError`.
-        """
-        given = {name: value for name, value in changes.items() if value is not None}
+    def generation(
+        self, num_videos: int | None = None, **changes: Unpack[GenerationChanges]
+    ) -> GenerationConfig:
+        """The preset's settings with `changes`, for videos of one geometry. Raises `InputError`."""
+        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        if num_videos is not None:
+            given["num_videos"] = num_videos
         size = asdict(self.geometry)
         size |= {name: given.pop(name) for name in size if name in given}
-        settings = {name: getattr(self, name) for name in ("steps", "guidance_scale", "negative_prompt")}
+        names = ("steps", "guidance_scale", "image_guidance_scale", "negative_prompt")
+        settings = {name: getattr(self, name) for name in names}
         return GenerationConfig(geometry=Geometry(**size), **(settings | given))
 
     @classmethod
@@ -160,7 +220,8 @@ class Preset:
         """A preset from a JSON file. Raises `WeightsError` if the file is not one."""
         try:
             data = json.loads(path.read_text("utf-8"))
-            return cls(**{**data, "geometry": Geometry(**data["geometry"])})
+            words = tuple(data.get("words", ()))
+            return cls(**{**data, "geometry": Geometry(**data["geometry"]), "words": words})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise WeightsError(f"preset {path.name}: {error}. Copy the file again") from error
 

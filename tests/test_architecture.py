@@ -25,13 +25,14 @@ MAX_FUNCTION, MAX_FUNCTION_P90, MAX_FILE = 80, 25, 400
 # decides, so that a module may lie lower than the rest of its room. Names that are not there yet are planned.
 SDK_LAYERS = (
     ("errors",),
-    ("flow", "config", "provenance"),
-    ("references", "media", "acceleration"),
+    ("flow", "config", "provenance", "naming", "seeds"),
+    ("references", "media.files", "media.decoding", "acceleration"),
     ("hub.locate",),
     ("backbones", "identity"),
+    ("media",),  # a video may hold the report of its identities
     ("adapters", "qwen"),
     ("sampling", "refinement", "comparison", "hub"),
-    ("inputs",),
+    ("inputs", "replaying"),
     ("pipeline",),
     ("__init__",),  # what it names it loads lazily, by name; nothing here imports it
     ("commands",),
@@ -49,7 +50,7 @@ TRAINING_LAYERS = (
 LAYERS = {"igrpo_sdk": SDK_LAYERS, "igrpo_sdk.training": TRAINING_LAYERS}
 # Pure math: nothing but these, and of this package its errors.
 PURE = {
-    "igrpo_sdk/flow.py": {"__future__", "collections", "dataclasses", "math", "torch", "typing"},
+    "igrpo_sdk/flow.py": {"__future__", "collections", "dataclasses", "itertools", "math", "torch", "typing"},
     "igrpo_sdk/identity/crops.py": {"__future__", "numpy", "typing"},
     "igrpo_sdk/identity/matching.py": {
         "__future__",
