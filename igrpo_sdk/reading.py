@@ -1,7 +1,7 @@
 """Files and texts from others, read within bounds: paths, JSON and YAML, and how an error quotes them.
 
-Everything here raises `InputError` and nothing else, whatever it is given. A caller for whom a file is part of
-a model, for instance, catches that and raises its own kind.
+Everything here raises `InputError` and nothing else, whatever it is given. A caller for whom a file is part
+of a model, for instance, catches that and raises its own kind.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ def read_yaml(path: str | os.PathLike[str], what: str) -> Any:
     return parse_yaml(read_text(path, what, MAX_YAML_BYTES), f"{what} {shortened(os.fspath(path))}")
 
 
-def parse_json(
-    text: str | bytes, name: str, largest: int = MAX_JSON_BYTES, digits: int = MAX_DIGITS
-) -> Any:
+def parse_json(text: str | bytes, name: str, largest: int = MAX_JSON_BYTES, digits: int = MAX_DIGITS) -> Any:
     """The value of a JSON text. `name`: what errors call it.
 
     Raises `InputError` for a text over `largest` bytes, that is not UTF-8 or not JSON (NaN and Infinity are
@@ -182,7 +180,8 @@ def _yaml(text: str) -> Any:
         depth = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent) or getattr(self.peek_event(), "anchor", None):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise _Refused("anchors (&) and aliases (*) are not read; write the value out")
             self.depth += 1
             if self.depth > MAX_DEPTH + 1:
@@ -198,7 +197,7 @@ def _yaml(text: str) -> Any:
                 raise _Refused(f"the key {shortened(double[1])} is there twice; keep one")
             return super().construct_mapping(node, deep)
 
-    value = yaml.load(text, Loader)  # noqa: S506 - a safe loader
+    value = yaml.load(text, Loader)
     for part in _parts(value):
         if isinstance(part, int) and part.bit_length() > MAX_DIGITS * math.log2(10):
             raise _Refused(f"{shortened(part)}; at most {MAX_DIGITS} digits")

@@ -17,7 +17,14 @@ from typing import IO, Any
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.reading import shortened
 
-__all__ = ["DEMUXERS", "MAX_FILE_BYTES", "choose_stream", "cut_short", "opened", "promised_seconds"]
+__all__ = [
+    "DEMUXERS",
+    "choose_stream",
+    "cut_short",
+    "opened",
+    "promised_seconds",
+    "transparent_decoder",
+]
 
 DEMUXERS = {
     ".mp4": "mp4",
@@ -28,8 +35,6 @@ DEMUXERS = {
     ".gif": "gif",
 }
 """The suffixes that are read, with the demuxer of FFmpeg for each."""
-MAX_FILE_BYTES = 2**30
-"""Largest file that is opened."""
 _MOST_BLOCKS = 1_000_000
 """Blocks of a container that `cut_short` follows."""
 
@@ -96,6 +101,20 @@ def choose_stream(container: Any, name: str) -> tuple[Any, list[str]]:
     if len(films) == 1:
         return chosen, []
     return chosen, [f"holds {len(films)} videos; number {films.index(chosen) + 1} is read"]
+
+
+def transparent_decoder(stream: Any) -> Any | None:
+    """A decoder that reads the transparency of a VP8 or VP9 stream, if it says that it has some.
+
+    FFmpeg's own decoders of the two leave it out.
+    """
+    import av
+
+    decoders = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+    name = decoders.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return None
+    return av.CodecContext.create(name, "r")
 
 
 def promised_seconds(container: Any, stream: Any) -> float | None:
@@ -174,10 +193,8 @@ def _gif_is_cut(file: IO[bytes], size: int) -> bool:
         elif kind == b",":
             flags = file.read(9)[8]
             file.seek((3 << (flags & 7) + 1 if flags & 0x80 else 0) + 1, os.SEEK_CUR)
-        elif kind:
-            return False  # not a GIF's block: the decoder will say
         else:
-            return True
+            return not kind  # anything else is not a GIF's block: the decoder will say
         while length := file.read(1)[0]:
             file.seek(length, os.SEEK_CUR)
             blocks += 1

@@ -18,7 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.media.container import DEMUXERS, choose_stream, cut_short, opened, promised_seconds
+from igrpo_sdk.media.container import (
+    DEMUXERS,
+    choose_stream,
+    cut_short,
+    opened,
+    promised_seconds,
+    transparent_decoder,
+)
 from igrpo_sdk.media.playback import Playback, exact_scaling
 
 __all__ = [
@@ -119,10 +126,10 @@ def sample_frames(path: str | os.PathLike[str], most: int = MAX_SAMPLED) -> Samp
     with _Film.opened(path, MAX_SAMPLED_BYTES // 3) as film:
         held = _Held(most)
         for frame in film.frames():
-            if held.count and held.count >= min(most, MAX_SAMPLED_BYTES // held.nbytes):
-                if total % step == 0:
-                    held.halve()
-                    step *= 2
+            full = held.count and held.count >= min(most, MAX_SAMPLED_BYTES // held.nbytes)
+            if full and total % step == 0:
+                held.halve()
+                step *= 2
             if total % step == 0:
                 held.append(film.playback.pixels(frame))
             total += 1
@@ -198,8 +205,8 @@ class _Film:
     def room(self, total: int) -> int:
         """How many frames fit into `total` bytes beside what the decoder holds."""
         context = self.stream.codec_context
-        pixels = context.width * context.height
-        bits = 24 if context.format is None else context.format.padded_bits_per_pixel
+        pixels = int(context.width) * int(context.height)
+        bits = 24 if context.format is None else int(context.format.padded_bits_per_pixel)
         return max(0, total - _HELD_BY_DECODER * pixels * bits // 8) // max(1, 3 * pixels)
 
     def too_long(self, most: int) -> InputError:
@@ -227,7 +234,12 @@ class _Film:
             yield frame
 
     def _decoded(self) -> Iterator[Any]:
-        yield from self.container.decode(self.stream)
+        decoder = transparent_decoder(self.stream)
+        if decoder is None:
+            yield from self.container.decode(self.stream)
+            return
+        for packet in self.container.demux(self.stream):
+            yield from decoder.decode(packet)
 
     def finish(self, path: str | os.PathLike[str]) -> None:
         """Check that there were frames, and tell of those that the header promised and of uneven times."""

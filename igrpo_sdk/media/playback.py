@@ -22,6 +22,8 @@ MAX_FRAME_PIXELS = 8192 * 4320
 """Most pixels of a frame: 8K. The decoder itself may hold some twenty of them."""
 MAX_PIXEL_ASPECT = 8
 """A pixel that is wider or taller than this is taken for an error of the file, and as square."""
+MAX_CHANGES = 8
+"""How often the colours of a stream may change: to prepare a conversion from HDR takes seconds."""
 
 _SCALING = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 _UNSPECIFIED = 2
@@ -65,6 +67,8 @@ class Playback:
         self._aspect = self._usable_aspect(stream)
         self._interlaced = int(stream.codec_context.field_order) not in _PROGRESSIVE
         self._graph: tuple[Any, tuple[Any, ...]] | None = None
+        self._changes = 0
+        self._turn: tuple[int, bytes] | None = None
         self._shape: tuple[int, ...] | None = None
         self.check_size(stream.codec_context.width, stream.codec_context.height)
 
@@ -93,6 +97,7 @@ class Playback:
                     yield from _drained(deinterlacer)
                 deinterlacer, key = _filters(frame, ("bwdif", "mode=send_frame:deint=interlaced")), now
                 self._warn("interlaced; its frames are deinterlaced (bwdif)")
+            assert deinterlacer is not None
             deinterlacer.push(frame)
             yield from _pulled(deinterlacer)
         if deinterlacer:
@@ -118,7 +123,9 @@ class Playback:
         if not aspect or aspect <= 0:
             return Fraction(1)
         if not Fraction(1, MAX_PIXEL_ASPECT) <= aspect <= MAX_PIXEL_ASPECT:
-            self._warn(f"its pixels are said to be {float(aspect):.3g} times as wide as tall; taken as square")
+            self._warn(
+                f"its pixels are said to be {float(aspect):.3g} times as wide as tall; taken as square"
+            )
             return Fraction(1)
         return Fraction(aspect)
 
@@ -130,8 +137,12 @@ class Playback:
             int(frame.color_primaries),
         )
         if self._graph is None or self._graph[1] != key:
-            scaling = self._scaling(frame)
-            self._graph = _filters(frame, ("scale", scaling), ("format", f"pix_fmts={target}")), key
+            self._changes += 1
+            if self._changes > MAX_CHANGES:
+                raise InputError(f"{self._name}: changes its colours over {MAX_CHANGES} times. Re-encode it")
+            steps = (("scale", self._scaling(frame)), ("format", f"pix_fmts={target}"))
+            stand_in = self._stand_in(frame)
+            self._graph = _filters(frame, *stand_in, *steps), key
         graph = self._graph[0]
         graph.push(frame)
         pixels: NDArray[np.uint8] = graph.pull().to_ndarray()
@@ -153,16 +164,23 @@ class Playback:
             options += ["out_primaries=bt709", "intent=relative_colorimetric"]
         return ":".join(options)
 
+    def _stand_in(self, frame: Any) -> tuple[tuple[str, str], ...]:
+        """Filters that give a frame a matrix that FFmpeg's scaler knows, where its own is another; told."""
+        matrix = int(frame.colorspace)
+        if matrix in _KNOWN_MATRICES or frame.format.is_rgb:
+            return ()
+        near = "bt2020nc" if int(frame.color_primaries) in _WIDE_PRIMARIES else "bt709"
+        self._warn(f"its colour matrix (number {matrix} of H.273) is not known; taken as {near}")
+        return (("setparams", f"colorspace={near}"),)
+
     def _tell(self, frame: Any) -> None:
         """Warn of what a frame says of its colours and of itself that is not shown as it is."""
-        transfer, matrix = int(frame.color_trc), int(frame.colorspace)
+        transfer = int(frame.color_trc)
         kind = _TRANSFERS.get(transfer)
         if transfer in _HDR:
             self._warn(f"HDR ({kind}); tone-mapped to sRGB: what is brighter than white paper becomes white")
         elif kind:
             self._warn(f"its transfer is {kind}; converted to sRGB")
-        if matrix not in _KNOWN_MATRICES and not frame.format.is_rgb:
-            self._warn(f"its colour matrix (number {matrix} of H.273) is not known; colours may be wrong")
         for data in frame.side_data:
             if data.type.name in _UNTOLD:
                 self._warn(_UNTOLD[data.type.name])
@@ -180,7 +198,11 @@ class Playback:
 
     def _upright(self, pixels: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
         """Turned and mirrored by the display matrix of a frame, if it has one."""
-        matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), b"")
+        # PyAV's frames hold their side data in a cycle: looking at each would keep all of them in memory.
+        if self._turn is None or self._turn[0] != frame.rotation:
+            held = (bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX")
+            self._turn = frame.rotation, next(held, b"")
+        matrix = self._turn[1]
         if len(matrix) < 36:
             return pixels
         # A pixel at (x, y) is shown at (a x + c y, b x + d y).
