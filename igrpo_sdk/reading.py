@@ -115,8 +115,8 @@ def parse_json(text: str | bytes, name: str, largest: int = MAX_JSON_BYTES, digi
     """The value of a JSON text. `name`: what errors call it.
 
     Raises `InputError` for a text over `largest` bytes, that is not UTF-8 or not JSON (NaN and Infinity are
-    not), with a key twice in an object, nested deeper than `MAX_DEPTH`, with a whole number of over `digits`
-    digits or another number that a float cannot hold.
+    not if `finite`), with a key twice in an object, nested deeper than `MAX_DEPTH`, with a whole number of over `digits`
+    digits or, if `finite`, another number that a float cannot hold.
     """
     if len(text) > largest:
         raise InputError(f"{name}: over {largest:,} bytes, which is the limit")
@@ -131,8 +131,8 @@ def parse_json(text: str | bytes, name: str, largest: int = MAX_JSON_BYTES, digi
         value = json.loads(
             text,
             parse_int=whole,
-            parse_float=_finite,
-            parse_constant=_no_constant,
+            parse_float=_finite if finite else float,
+            parse_constant=_no_constant if finite else float,
             object_pairs_hook=_object,
         )
     except _Refused as error:

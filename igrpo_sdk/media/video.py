@@ -315,7 +315,7 @@ def _insert_gif_comment(path: Path, comment: str) -> None:
 def _parse_comment(comment: str) -> dict[str, Any]:
     """What `IdentityVideo.save` wrote, or an empty dict. The file is not trusted."""
     try:
-        content = parse_json(comment, "comment", _MAX_COMMENT, digits=1000)
+        content = parse_json(comment, "comment", _MAX_COMMENT, digits=1000, finite=False)
     except InputError:
         return {}
     if not isinstance(content, dict) or content.get("software") != _SOFTWARE:
