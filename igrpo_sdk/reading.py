@@ -111,12 +111,18 @@ def read_yaml(path: str | os.PathLike[str], what: str) -> Any:
     return parse_yaml(read_text(path, what, MAX_YAML_BYTES), f"{what} {shortened(os.fspath(path))}")
 
 
-def parse_json(text: str | bytes, name: str, largest: int = MAX_JSON_BYTES, digits: int = MAX_DIGITS) -> Any:
+def parse_json(
+    text: str | bytes,
+    name: str,
+    largest: int = MAX_JSON_BYTES,
+    digits: int = MAX_DIGITS,
+    finite: bool = True,
+) -> Any:
     """The value of a JSON text. `name`: what errors call it.
 
-    Raises `InputError` for a text over `largest` bytes, that is not UTF-8 or not JSON (NaN and Infinity are
-    not if `finite`), with a key twice in an object, nested deeper than `MAX_DEPTH`, with a whole number of over `digits`
-    digits or, if `finite`, another number that a float cannot hold.
+    Raises `InputError` for a text over `largest` bytes, that is not UTF-8 or not JSON, with a key twice in an
+    object, nested deeper than `MAX_DEPTH`, or with a whole number of over `digits` digits; if `finite`, also
+    for NaN, Infinity and numbers that a float cannot hold.
     """
     if len(text) > largest:
         raise InputError(f"{name}: over {largest:,} bytes, which is the limit")
