@@ -26,7 +26,7 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict igrpo_sdk training
+	$(BIN)/mypy --strict igrpo_sdk training examples
 
 # Needs nothing but Python.
 docs:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from igrpo_sdk.comparison import Comparison
     from igrpo_sdk.config import GenerationConfig, Geometry, Preset
     from igrpo_sdk.identity.analyzer import Face, FaceAnalyzer
-    from igrpo_sdk.identity.measuring import find_people, measure
+    from igrpo_sdk.identity.measuring import measure
+    from igrpo_sdk.identity.people import find_people
     from igrpo_sdk.identity.report import IdentityReport
     from igrpo_sdk.media.video import IdentityVideo
     from igrpo_sdk.pipeline import IdentityPipeline
@@ -55,7 +56,7 @@ _LAZY = {
     "Reference": "igrpo_sdk.references",
     "Refiner": "igrpo_sdk.refinement",
     "complete_prompt": "igrpo_sdk.refinement",
-    "find_people": "igrpo_sdk.identity.measuring",
+    "find_people": "igrpo_sdk.identity.people",
     "measure": "igrpo_sdk.identity.measuring",
 }
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from igrpo_sdk.errors import DependencyError, InputError
 from igrpo_sdk.media.decoding import SUFFIXES
-from igrpo_sdk.media.video import IdentityVideo, check_output_path, written_whole
+from igrpo_sdk.media.files import check_output_path, write_text
+from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.references import Reference
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ class Comparison:
         target = check_output_path(path, overwrite, COMPARISON_SUFFIXES)
         if target.suffix.lower() != ".html":
             return self.side_by_side().save(target, overwrite)
-        text = self.page()
-        with written_whole(target, overwrite) as partial:
-            partial.write_text(text, "utf-8")
+        write_text(target, self.page(), overwrite)
         return target
 
     def page(self) -> str:

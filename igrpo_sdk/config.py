@@ -6,24 +6,30 @@ is rounded. What only a model can know (its strides, its text length) is passed 
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
+import sys
 import unicodedata
 from dataclasses import asdict, dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.reading import read_json, shortened
 
 __all__ = [
     "MAX_SEED",
+    "Architecture",
+    "GenerationChanges",
     "GenerationConfig",
     "Geometry",
+    "Guidance",
     "Preset",
     "SolverName",
+    "check_decay",
     "check_number",
+    "check_positive",
     "check_prompt",
     "check_seed",
     "check_whole",
@@ -33,11 +39,19 @@ __all__ = [
 
 SolverName = Literal["unipc", "euler"]
 
+Architecture = Literal["vace", "phantom"]
+"""How references reach a Wan transformer: beside the latents through VACE's control blocks, or as latent
+frames behind those of the video, as in Phantom.
+"""
+
 MAX_SEED = 2**32 - 1
 """The largest seed: a CPU generator of torch keeps 32 bits of one, and larger ones would repeat noise."""
 MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
 MAX_VIDEOS = 64
+
+_MAX_PRESET_BYTES = 2**20
+"""Largest file of a preset."""
 
 ASSETS = Path(__file__).parent / "assets"
 """Weights and presets shipped with the package."""
@@ -77,12 +91,34 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """How far a velocity is led towards its conditions; `flow.pass_weights` turns it into forward passes.
+
+    `text`: weight of the prompt, 0 to 30; 1 is no guidance, 0 ignores the prompt. `image`: weight of the
+    references, likewise; None for a model that has no guidance by references, which is the same as 1.
+    """
+
+    text: float = 1.0
+    image: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check both numbers."""
+        check_number("guidance_scale", self.text, 0.0, MAX_GUIDANCE)
+        if self.image is not None:
+            check_number("image_guidance_scale", self.image, 0.0, MAX_GUIDANCE)
+
+    @property
+    def needs_negatives(self) -> bool:
+        """Whether any forward pass takes the negative prompt; without one, a step is a single pass."""
+        return self.text != 1 or self.image not in (None, 1)
+
+
+@dataclass(frozen=True)
 class GenerationConfig:
     """How to make videos of one geometry.
 
-    `steps`: solver steps, 1 to 1000. `guidance_scale`: weight g of classifier-free guidance, 0 to 30; 1 is
-    no guidance (a single forward pass a step), 0 ignores the prompt. `num_videos`: videos per (references,
-    prompt). `negative_prompt`: what guidance leads away from; may be empty.
+    `steps`: solver steps, 1 to 1000. `guidance_scale`, `image_guidance_scale`: see `Guidance`. `num_videos`:
+    videos per (references, prompt). `negative_prompt`: what guidance leads away from; may be empty.
     """
 
     geometry: Geometry
@@ -90,25 +126,46 @@ class GenerationConfig:
     guidance_scale: float
     negative_prompt: str = ""
     num_videos: int = 1
+    image_guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
         check_whole("steps", self.steps, 1, MAX_STEPS)
-        check_number("guidance_scale", self.guidance_scale, 0.0, MAX_GUIDANCE)
         check_whole("num_videos", self.num_videos, 1, MAX_VIDEOS)
         check_prompt("negative_prompt", self.negative_prompt, may_be_empty=True)
+        _ = self.guidance  # checks both scales
+
+    @property
+    def guidance(self) -> Guidance:
+        """The two scales as one value."""
+        return Guidance(self.guidance_scale, self.image_guidance_scale)
+
+
+class GenerationChanges(TypedDict, total=False):
+    """What of a preset's geometry and settings a call may change; None is no change."""
+
+    height: int | None
+    width: int | None
+    num_frames: int | None
+    steps: int | None
+    guidance_scale: float | None
+    image_guidance_scale: float | None
+    negative_prompt: str | None
 
 
 @dataclass(frozen=True)
 class Preset:
     """A model and how it is best run: data only, read from JSON; no code depends on which preset it is.
 
-    `path`: directory of the weights, relative to the package's assets, or `repo_id` and `revision` of a Hub
-    repository. `flow_shift`: the noise schedule's shift s (flow.sigma_schedule). `max_references`: people in
-    one video. `max_text_tokens`: length of the text the model was trained with, in tokens with the end mark.
-    `face_pack`: the pack (`FaceAnalyzer.load`) that knows the people this model draws, if one is shipped.
-    `adapter`: the model's own aligned adapter, a Hub repository or a directory relative to the package's
-    assets; what `adapter="default"` loads.
+    `architecture`: how references reach the transformer. `guidance_scale`, `image_guidance_scale`: of
+    `Guidance`. `path`: directory of the weights, relative to the package's assets, or `repo_id` and
+    `revision` of a Hub repository. `flow_shift`: the noise schedule's shift s (flow.sigma_schedule).
+    `max_references`: people in one video. `max_text_tokens`: length of the text the model was trained with,
+    in tokens with the end mark. `face_pack`: the pack (`FaceAnalyzer.load`) that knows the people this model
+    draws, if one is shipped. `adapter`: the model's own aligned adapter, a Hub repository or a directory
+    relative to the package's assets; what `adapter="default"` loads. `words`: all that the model was trained
+    on, in lower case; none where it was trained on open text. `domain`: what the model knows and does not,
+    for its users.
     """
 
     name: str
@@ -127,47 +184,76 @@ class Preset:
     revision: str | None = None
     description: str = ""
     licence: str = ""
+    architecture: Architecture = "vace"
+    image_guidance_scale: float | None = None
+    words: tuple[str, ...] = ()
+    domain: str = ""
 
     def __post_init__(self) -> None:
         """Check every value."""
+        for name in ("name", "negative_prompt", "description", "licence", "domain"):
+            _check_text(name, getattr(self, name))
+        for name in ("face_pack", "adapter", "path", "repo_id", "revision"):
+            if getattr(self, name) is not None:
+                _check_text(name, getattr(self, name))
+        for word in self.words:
+            _check_text("words", word)
         self.generation()
+        if self.architecture not in get_args(Architecture):
+            known = ", ".join(get_args(Architecture))
+            raise InputError(f"architecture: {shortened(self.architecture)}; use one of {known}")
         check_number("flow_shift", self.flow_shift, 0.01, 100.0)
         check_whole("max_references", self.max_references, 1, 16)
         check_whole("max_text_tokens", self.max_text_tokens, 2, 4096)
         if self.solver not in get_args(SolverName):
-            raise InputError(f"solver: {self.solver!r}; use one of {', '.join(get_args(SolverName))}")
+            known = ", ".join(get_args(SolverName))
+            raise InputError(f"solver: {shortened(self.solver)}; use one of {known}")
 
-    def generation(self, **changes: Any) -> GenerationConfig:
-        """The preset's settings with `changes`, arguments of `Geometry` or `GenerationConfig`.
-
-        None is no change. Raises `InputError`.
-        """
-        given = {name: value for name, value in changes.items() if value is not None}
+    def generation(
+        self, num_videos: int | None = None, **changes: Unpack[GenerationChanges]
+    ) -> GenerationConfig:
+        """The preset's settings with `changes`, for videos of one geometry. Raises `InputError`."""
+        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        if num_videos is not None:
+            given["num_videos"] = num_videos
         size = asdict(self.geometry)
         size |= {name: given.pop(name) for name in size if name in given}
-        settings = {name: getattr(self, name) for name in ("steps", "guidance_scale", "negative_prompt")}
+        names = ("steps", "guidance_scale", "image_guidance_scale", "negative_prompt")
+        settings = {name: getattr(self, name) for name in names}
         return GenerationConfig(geometry=Geometry(**size), **(settings | given))
 
     @classmethod
     def load(cls, name: str) -> Preset:
         """A shipped preset by name. Raises `InputError` with the names there are."""
         if name not in preset_names():
-            raise InputError(f"model: no preset {name!r}; there are {', '.join(preset_names())}")
+            raise InputError(f"model: no preset {shortened(name)}; there are {', '.join(preset_names())}")
         return cls.read(ASSETS / "presets" / f"{name}.json")
 
     @classmethod
     def read(cls, path: Path) -> Preset:
         """A preset from a JSON file. Raises `WeightsError` if the file is not one."""
         try:
-            data = json.loads(path.read_text("utf-8"))
-            return cls(**{**data, "geometry": Geometry(**data["geometry"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise WeightsError(f"preset {path.name}: {error}. Copy the file again") from error
+            data = read_json(path, "preset", _MAX_PRESET_BYTES)
+            if not isinstance(data, dict) or not isinstance(data.get("geometry"), dict):
+                raise InputError("no object with a geometry")
+            words = data.get("words", [])
+            if not isinstance(words, list):
+                raise InputError(f"words: {shortened(words)}; give a list")
+            return cls(**{**data, "geometry": Geometry(**data["geometry"]), "words": tuple(words)})
+        except (InputError, TypeError) as error:  # a TypeError names the field that is unknown or missing
+            why = str(error) if isinstance(error, InputError) else shortened(str(error)).strip("'\"")
+            raise WeightsError(f"preset {shortened(path.name)}: {why}. Copy the file again") from error
 
 
 def preset_names() -> list[str]:
     """Names of the shipped presets."""
     return sorted(path.stem for path in (ASSETS / "presets").glob("*.json"))
+
+
+def _check_text(name: str, value: object) -> None:
+    """Refuse what is not a string."""
+    if not isinstance(value, str):
+        raise InputError(f"{name}: {shortened(value)}; give a string")
 
 
 def check_prompt(name: str, text: object, may_be_empty: bool = False) -> None:
@@ -200,18 +286,35 @@ def draw_seed() -> int:
 def check_whole(name: str, value: object, low: int, high: int | None) -> int:
     """`value` if it is a whole number from `low` to `high`; a bool or a float is not one."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{name}: {value!r}; give a whole number")
+        raise InputError(f"{name}: {shortened(value)}; give a whole number")
     if value < low or (high is not None and value > high):
-        raise InputError(f"{name}: {value}; use {low} " + ("or more" if high is None else f"to {high}"))
+        span = "or more" if high is None else f"to {high}"
+        raise InputError(f"{name}: {shortened(value)}; use {low} {span}")
     return value
 
 
-def check_number(name: str, value: object, low: float, high: float) -> None:
-    """Refuse what is not a finite number from `low` to `high`."""
+def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Refuse what is not a finite number from `low` to `high`; a bool is none. Without `high`: from `low` on."""
+    span = f"a finite number, {low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+    _check_span(name, value, low, high, span)
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is not a finite number above 0."""
+    _check_span(name, value, math.ulp(0.0), math.inf, "a finite number above 0")
+
+
+def check_decay(name: str, value: object) -> None:
+    """Refuse what is not a number from 0 to below 1: the share of the past that an average keeps."""
+    _check_span(name, value, 0.0, math.nextafter(1.0, 0.0), "0 or more, below 1")
+
+
+def _check_span(name: str, value: object, low: float, high: float, span: str) -> None:
+    """Refuse what is not a finite number from `low` to `high`. NaN is in no span; whole ones may be huge."""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InputError(f"{name}: {value!r}; give a number")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise InputError(f"{name}: {value}; use {low:g} to {high:g}")
+        raise InputError(f"{name}: {shortened(value)}; give a number")
+    if not low <= value <= min(high, sys.float_info.max):
+        raise InputError(f"{name}: {shortened(value)}; use {span}")
 
 
 def _nearest(value: int, step: int, offset: int) -> str:

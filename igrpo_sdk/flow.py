@@ -14,15 +14,19 @@ linear in x and v (`GaussianStep`); they have the same marginals as the flow, th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "Branch",
     "GaussianStep",
     "NoiseKind",
+    "Pass",
     "add_change",
     "cps_step",
     "data_from_velocity",
@@ -33,6 +37,7 @@ __all__ = [
     "gaussian_step",
     "guide",
     "interpolate",
+    "pass_weights",
     "sde_step",
     "shift_sigmas",
     "sigma_schedule",
@@ -63,9 +68,52 @@ def euler_step(x: Tensor, v: Tensor, sigma: float | Tensor, sigma_next: float | 
     return x + (sigma_next - sigma) * v
 
 
-def guide(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance, v_u + g (v_c - v_u) (Ho & Salimans 2022, arXiv 2207.12598)."""
-    return v_uncond + guidance_scale * (v_cond - v_uncond)
+Branch = Literal["none", "image", "full"]
+"""What a forward pass is given: "full" the prompt and the references, "image" the negative prompt and the
+references, "none" the negative prompt and blank references.
+"""
+
+Pass = tuple[Branch, bool]
+"""A forward pass: its branch, and whether the adapter takes part in it."""
+
+
+def pass_weights(text: float, image: float | None = None, adapter: float | None = None) -> dict[Pass, float]:
+    """The weight of each forward pass in a guided velocity; a pass of weight 0 is left out and need not run.
+
+    With g_t = text and g_i = image, guidance of two conditions (Brooks et al. 2023, arXiv 2211.09800)
+
+        v = v_none + g_i (v_image - v_none) + g_t (v_full - v_image)
+
+    has the weights full g_t, image g_i - g_t, none 1 - g_i. Classifier-free guidance by the prompt alone
+    (Ho & Salimans 2022, arXiv 2207.12598) is g_i = 1, which is what None means: full g_t, image 1 - g_t.
+
+    adapter: weight w of an adapter with guidance of its own, whose change of the full pass is added once: w
+    (full with it - full without it); all other passes are the base's. None: the adapter is in every pass.
+    """
+    image = 1.0 if image is None else image
+    everywhere = adapter is None
+    weights: dict[Pass, float] = {
+        ("full", everywhere): text,
+        ("image", everywhere): image - text,
+        ("none", everywhere): 1.0 - image,
+    }
+    if adapter is not None:
+        weights[("full", False)] = text - adapter
+        weights[("full", True)] = adapter
+    return {which: weight for which, weight in weights.items() if weight != 0}
+
+
+def guide(velocities: Mapping[Branch, Tensor], text: float, image: float | None = None) -> Tensor:
+    """The guided velocity of the branches that have a weight (`pass_weights`), in the nested form of the
+    formula, whose rounding is that of the reference implementations.
+    """
+    scales = {"image": 1.0 if image is None else image, "full": text}
+    order: tuple[Branch, ...] = ("none", "image", "full")
+    there = [branch for branch in order if branch in velocities]
+    guided = velocities[there[0]]
+    for before, branch in pairwise(there):
+        guided = guided + scales[branch] * (velocities[branch] - velocities[before])
+    return guided
 
 
 def add_change(v_guided: Tensor, v_adapted: Tensor, v_base: Tensor, weight: float) -> Tensor:

@@ -11,40 +11,54 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, RLock
-from typing import Any
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from igrpo_sdk.acceleration import memory_errors, pick_device
 from igrpo_sdk.adapters.lora import Adapter
-from igrpo_sdk.adapters.read import AdapterFile, choose_adapter, read_adapter, resolve_model
-from igrpo_sdk.adapters.use import check_belongs
-from igrpo_sdk.backbones.base import Conditioning
-from igrpo_sdk.backbones.loading import default_preset, load_stock, stock_scheduler
-from igrpo_sdk.backbones.vace import VaceBackbone
+from igrpo_sdk.adapters.read import AdapterFile, read_adapter
+from igrpo_sdk.adapters.use import check_belongs, choose_adapter, resolve_model
+from igrpo_sdk.backbones.base import Backbone, Conditioning
+from igrpo_sdk.backbones.loading import BACKBONES, default_preset, load_stock, stock_scheduler
 from igrpo_sdk.comparison import Comparison
-from igrpo_sdk.config import Preset
+from igrpo_sdk.config import GenerationChanges, Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.analyzer import Analyzer
-from igrpo_sdk.identity.measuring import Person, find_people, measure
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.people import Person, find_people
 from igrpo_sdk.inputs import Request, make_request, refine_request
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.provenance import library_versions
-from igrpo_sdk.references import Reference
+from igrpo_sdk.references import People, load_people
 from igrpo_sdk.refinement import Refiner, check_refiner
+from igrpo_sdk.replaying import replay
 from igrpo_sdk.sampling import (
     Progress,
     StepCallback,
     Trajectory,
     check_cancel,
+    decode,
     draw_noise,
     make_solver,
     sample,
     shifted,
 )
 
-__all__ = ["IdentityPipeline", "Progress", "Request"]
+__all__ = ["CallOptions", "IdentityPipeline", "Progress", "Request"]
+
+
+class CallOptions(GenerationChanges, total=False):
+    """Options of a call beside references, prompt, seed and number of videos
+    (`IdentityPipeline.__call__`)."""
+
+    progress: Callable[[Progress], None] | None
+    callback: StepCallback | None
+    cancel: Event | None
+    batch_size: int | None
+    analyzer: Analyzer | None
+    refine: Refiner | None
 
 
 class IdentityPipeline:
@@ -58,7 +72,7 @@ class IdentityPipeline:
     wait for one another.
     """
 
-    def __init__(self, backbone: VaceBackbone, preset: Preset, scheduler: Any) -> None:
+    def __init__(self, backbone: Backbone, preset: Preset, scheduler: Any) -> None:
         """See `from_pretrained` and `from_components`."""
         self.backbone = backbone
         self.preset = preset
@@ -76,6 +90,7 @@ class IdentityPipeline:
         device: str | torch.device = "auto",
         dtype: torch.dtype | None = None,
         preset: Preset | None = None,
+        revision: str | None = None,
     ) -> IdentityPipeline:
         """Load a model: the name of a preset, a diffusers directory, or a Hub repository.
 
@@ -90,6 +105,8 @@ class IdentityPipeline:
             dtype: Of transformer and text encoder; by default bfloat16 on an accelerator, float32 on the CPU.
                 The VAE is always float32.
             preset: Instead of the model's own settings, or of Wan's for one without.
+            revision: A commit, tag or branch of the repository. "owner/name@revision" says the same, here
+                and wherever a repository is named.
 
         Raises:
             InputError: A name that is nothing.
@@ -97,12 +114,13 @@ class IdentityPipeline:
             HubError: A repository cannot be had.
         """
         place = pick_device(device)
-        source, revision, found, own = resolve_model(model)
+        source, revision, found, own = resolve_model(model, revision)
         own = own or (preset.adapter if preset else None)
         chosen = choose_adapter(adapter, own, adapter_scale)
         file = None if chosen is None else read_adapter(chosen)  # what is wrong with it is told soon
-        stock = load_stock(source, revision, place, dtype)
-        preset = preset or found or default_preset(source, stock)
+        preset = preset or found
+        stock = load_stock(source, revision, place, dtype, preset.architecture if preset else None)
+        preset = preset or default_preset(source, stock)
         preset = replace(preset, adapter=own, revision=preset.revision or revision)
         pipe = cls.from_components(**stock.components, preset=preset)
         if file:
@@ -121,28 +139,30 @@ class IdentityPipeline:
         scheduler: Any = None,
         **_: Any,
     ) -> IdentityPipeline:
-        """A pipeline of loaded parts, those of diffusers' `WanVACEPipeline`, all on one device.
+        """A pipeline of loaded parts, those of diffusers' `WanVACEPipeline` or, for Phantom, `WanPipeline`.
+
+        All lie on one device. `preset.architecture` says what they are.
 
         They are used as they are, in evaluation mode. `scheduler` is only kept for `components`: the solver
         is the preset's. Raises `WeightsError` if they do not fit each other.
         """
         for module in (transformer, vae, text_encoder):
             module.eval().requires_grad_(False)
-        backbone = VaceBackbone(transformer, vae, text_encoder, tokenizer, preset.max_text_tokens)
+        policy = BACKBONES[preset.architecture]
+        backbone = policy(transformer, vae, text_encoder, tokenizer, preset.max_text_tokens)
         return cls(backbone, preset, scheduler)
 
     @property
     def components(self) -> dict[str, Any]:
-        """The parts, by the names of diffusers' `WanVACEPipeline`."""
-        names = ("transformer", "vae", "text_encoder", "tokenizer")
-        parts = {name: getattr(self.backbone, name) for name in names}
-        return parts | {"scheduler": self._scheduler or stock_scheduler(self.preset)}
+        """The parts, by the names that diffusers' pipeline gives them."""
+        return {**self.backbone.components, "scheduler": self._scheduler or stock_scheduler(self.preset)}
 
     def to_diffusers(self) -> Any:
-        """The stock `WanVACEPipeline` of the same parts. They are shared, not copied."""
-        from diffusers import WanVACEPipeline
+        """The diffusers pipeline of the same parts, shared and not copied.
 
-        return WanVACEPipeline(**self.components)
+        It is a `WanVACEPipeline`, or for Phantom a `WanPipeline`, which makes videos of the prompt alone.
+        """
+        return self.backbone.stock_pipeline(self.components["scheduler"])
 
     def load_adapter(self, source: str | Path = "default", scale: float = 1.0) -> None:
         """Load an adapter, in place of the one that is loaded; `adapter` is then this one.
@@ -164,11 +184,16 @@ class IdentityPipeline:
             self.adapter = None
 
     def compare(
-        self, references: Sequence[Any], prompt: str, *, seed: int | None = None, **options: Any
+        self,
+        references: People,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> Comparison:
         """The video of the base beside that of the adapter, from the same seed.
 
-        `options`: those of a call, but `num_videos`. Raises what a call does, and `InputError` without an
+        `options`: those of a call. Raises what a call does, and `InputError` without an
         adapter.
         """
         if self.adapter is None:
@@ -178,18 +203,74 @@ class IdentityPipeline:
         if not isinstance(prompt, str):
             raise InputError(f"prompt: {type(prompt).__name__}; give one string to compare")
         with self._lock:
-            aligned = self(references, prompt, seed=seed, num_videos=1, **options)
+            aligned = self(references, prompt, seed=seed, **options)
             used = aligned.settings
             if used["refined_prompt"] is not None:  # asked again, it could say something else
                 options["refine"] = lambda *_: used["refined_prompt"]
             with self.adapter.disabled():
-                base = self(references, prompt, seed=used["seed"], num_videos=1, **options)
-        return Comparison(base, aligned, tuple(Reference.load(picture) for picture in references))
+                base = self(references, prompt, seed=used["seed"], **options)
+        return Comparison(base, aligned, load_people(references))
+
+    def replay(
+        self, video: IdentityVideo, references: People, progress: Callable[[Progress], None] | None = None
+    ) -> IdentityVideo:
+        """Make a video again from its settings; its warnings say in what this pipeline or machine differs.
+
+        `references`: the pictures that it was made of, in their order. Raises `InputError` for other
+        pictures, for settings that do not say how it was made, and where another model or adapter is loaded
+        than it was made with; what a call does.
+        """
+        with self._lock:
+            return replay(self, self.preset.name, self.adapter, video, references, progress)
+
+    @overload
+    def __call__(
+        self,
+        references: People,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        num_videos: None = None,
+        **options: Unpack[CallOptions],
+    ) -> IdentityVideo: ...
+
+    @overload
+    def __call__(
+        self,
+        references: People,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        num_videos: int,
+        **options: Unpack[CallOptions],
+    ) -> list[IdentityVideo]: ...
+
+    @overload
+    def __call__(
+        self,
+        references: Sequence[People],
+        prompt: list[str] | tuple[str, ...],
+        *,
+        seed: int | Sequence[int] | None = None,
+        num_videos: None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[IdentityVideo]: ...
+
+    @overload
+    def __call__(
+        self,
+        references: Sequence[People],
+        prompt: list[str] | tuple[str, ...],
+        *,
+        seed: int | Sequence[int] | None = None,
+        num_videos: int,
+        **options: Unpack[CallOptions],
+    ) -> list[list[IdentityVideo]]: ...
 
     def __call__(
         self,
-        references: Sequence[Any],
-        prompt: str | Sequence[str],
+        references: People | Sequence[People],
+        prompt: str | list[str] | tuple[str, ...],
         *,
         seed: int | Sequence[int] | None = None,
         num_videos: int | None = None,
@@ -198,6 +279,7 @@ class IdentityPipeline:
         num_frames: int | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
         negative_prompt: str | None = None,
         progress: Callable[[Progress], None] | None = None,
         callback: StepCallback | None = None,
@@ -210,17 +292,19 @@ class IdentityPipeline:
 
         Args:
             references: Pictures, one of each person (see `Reference.load`): person i of the prompt is picture
-                i. With a list of prompts, a list of such lists.
+                i. Or a mapping from names to pictures: "@ann" in the prompt is then the person of that name.
+                With a list of prompts, a list of such lists or mappings.
             prompt: Who does what, where; or a list, one for each list of references.
             seed: 0 to 2**32 - 1, for every pair, or a list, one a pair; None draws one. The seed that was
                 used is in the settings of the video: a call with it makes that video again, alone.
-            num_videos: Videos per pair, from different noise; the first is that of the seed itself. By
-                default 1.
+            num_videos: Videos per pair, from different noise, as a list, which one video is too; the first is
+                that of the seed itself. None makes one and gives it without a list.
             height, width: Size in pixels; they divide by the model's stride. This and all below are the
                 preset's by default.
             num_frames: Number of frames, 4k+1 for Wan.
             steps: Solver steps, 1 to 1000.
-            guidance_scale: 0 to 30; 1 is no guidance and twice as fast.
+            guidance_scale: Weight of the prompt, 0 to 30; 1 is no guidance and twice as fast.
+            image_guidance_scale: Weight of the references, 0 to 30, for models that have it (Phantom).
             negative_prompt: What should not be seen.
             progress: Told the phase, the step and the total.
             callback: callback(step, sigma, latents) after every step, with a copy of the latents.
@@ -234,8 +318,8 @@ class IdentityPipeline:
                 What it returns is used, and stands in the settings as `refined_prompt` beside `prompt`.
 
         Returns:
-            An `IdentityVideo` for one prompt; a list of them if `num_videos` is above 1; for a list of
-            prompts a list of either.
+            An `IdentityVideo` for one prompt, or with `num_videos` a list of them; for a list of prompts a
+            list of either.
 
         Raises:
             InputError: An argument is not usable, or what `refine` returned is not; no video model has run.
@@ -256,36 +340,40 @@ class IdentityPipeline:
             num_frames=num_frames,
             steps=steps,
             guidance_scale=guidance_scale,
+            image_guidance_scale=image_guidance_scale,
             negative_prompt=negative_prompt,
             num_videos=num_videos,
         )
         people = [find_people(group, analyzer) if analyzer else [] for group in request.references]
         if refine is not None:
             request = self.refine(request, refine, progress, cancel)
-        num_videos, batch_size = request.config.num_videos, min(batch_size, len(request.videos))
+        count, batch_size = request.config.num_videos, min(batch_size, len(request.videos))
         with self._lock, memory_errors(request.config.geometry, batch_size):
             frames = self._run(request, batch_size, progress or (lambda _: None), callback, cancel)
             videos = [self._wrap(request, *made) for made in zip(request.videos, frames, strict=True)]
         if analyzer:
             for (pair, _), video in zip(request.videos, videos, strict=True):
                 _report(video, people[pair], analyzer)
-        starts = range(0, len(videos), num_videos)
-        pairs: list[Any] = [videos[i : i + num_videos] if num_videos > 1 else videos[i] for i in starts]
+        starts = range(0, len(videos), count)
+        takes: list[Any] = [videos[start : start + count] for start in starts]
+        pairs = takes if num_videos is not None else videos
         return pairs[0] if isinstance(prompt, str) else pairs
 
     def check_inputs(
         self,
-        references: Sequence[Any],
-        prompt: str | Sequence[str],
+        references: People | Sequence[People],
+        prompt: str | list[str] | tuple[str, ...],
         seed: int | Sequence[int] | None = None,
-        **changes: Any,
+        *,
+        num_videos: int | None = None,
+        **changes: Unpack[GenerationChanges],
     ) -> Request:
         """Step 1: load the references and check every argument; no model runs.
 
         `changes`: arguments of `Geometry` and `GenerationConfig` that differ from the preset's; None is no
         change. Raises `InputError`.
         """
-        config = self.preset.generation(**changes)
+        config = self.preset.generation(num_videos, **changes)
         return make_request(self.backbone, self.preset, references, prompt, seed, config)
 
     def refine(
@@ -301,7 +389,9 @@ class IdentityPipeline:
     def encode(self, request: Request) -> Conditioning:
         """Step 2: the conditioning of the P pairs of a request."""
         config = request.config
-        negatives = None if config.guidance_scale == 1 else [config.negative_prompt] * len(request.prompts)
+        negatives = (
+            [config.negative_prompt] * len(request.prompts) if config.guidance.needs_negatives else None
+        )
         return self.backbone.encode(request.references, request.texts, negatives, config.geometry)
 
     def sample(
@@ -323,15 +413,15 @@ class IdentityPipeline:
             conditioning,
             noise.to(self.backbone.device),
             solver,
-            request.config.guidance_scale,
+            request.config.guidance,
             progress=progress,
             callback=callback,
             cancel=cancel,
         )
 
-    def decode(self, trajectory: Trajectory) -> Tensor:
+    def decode(self, request: Request, trajectory: Trajectory) -> Tensor:
         """Step 4: frames, uint8 [B, F, H, W, 3] on the CPU."""
-        return self.backbone.decode(trajectory.video_latents)
+        return decode(self.backbone, trajectory.video_latents, request.config.geometry.num_frames)
 
     def _put(self, file: AdapterFile, scale: float) -> None:
         """Check an adapter that has been read, and put it in place of the one that is loaded."""
@@ -366,7 +456,7 @@ class IdentityPipeline:
         frames = []
         for index, latent in enumerate(latents):
             check_cancel(cancel)
-            frames.append(self.backbone.decode(latent[None])[0])
+            frames.append(decode(self.backbone, latent[None], request.config.geometry.num_frames)[0])
             progress(Progress("decode", index + 1, len(latents)))
         return frames
 
@@ -380,7 +470,7 @@ class IdentityPipeline:
             "solver": self.preset.solver,
             "flow_shift": self.preset.flow_shift,
             "device": self.backbone.device.type,
-            "dtype": str(self.backbone.transformer.patch_embedding.weight.dtype).removeprefix("torch."),
+            "dtype": str(self.backbone.dtype).removeprefix("torch."),
             "versions": library_versions(),
         }
         warnings = (self.adapter.warnings if self.adapter else ()) + request.warnings(video[0])

@@ -14,21 +14,35 @@ import io
 import os
 import stat
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.naming import check_name
 from igrpo_sdk.reading import shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMATS", "MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "MIN_SIDE", "Reference", "letterbox"]
+__all__ = [
+    "FORMATS",
+    "MAX_ASPECT",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "People",
+    "Picture",
+    "Reference",
+    "fit_on_white",
+    "letterbox",
+    "load_people",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """The file formats that are opened, by Pillow's names."""
@@ -40,6 +54,13 @@ MIN_SIDE = 32
 """Shortest side allowed, in pixels."""
 MAX_ASPECT = 4.0
 """Largest ratio of the longer side to the shorter one."""
+
+_File: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
+_Pixels: TypeAlias = "Image.Image | NDArray[Any] | Tensor"
+Picture: TypeAlias = "_File | _Pixels | Reference"
+"""Whatever a user may give as the picture of a person; see `Reference.load`."""
+People: TypeAlias = "Sequence[Picture] | Mapping[str, Picture]"
+"""One picture of each person, in order, or under the names that prompts and reports call them by."""
 
 _ACCEPTED = "a path, a data: address, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W] or a Reference"
 
@@ -69,13 +90,14 @@ class Reference:
     """One picture of one person, decoded and normalised. Make it with `Reference.load`.
 
     `image`: uint8 [H, W, 3], sRGB, upright, read-only. `source`: the path it came from, if any. `warnings`:
-    what was done to the picture that its owner may not expect. `hash`: sha256 (hex) of size and pixels, the
-    key of caches.
+    what was done to the picture that its owner may not expect. `name`: of the person, if one was given.
+    `hash`: sha256 (hex) of size and pixels, the key of caches.
     """
 
     image: NDArray[np.uint8]
     source: str | None = None
     warnings: tuple[str, ...] = ()
+    name: str | None = None
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +112,7 @@ class Reference:
         object.__setattr__(self, "hash", digest.hexdigest())
 
     @classmethod
-    def load(cls, source: Any) -> Reference:
+    def load(cls, source: Picture) -> Reference:
         """Make a reference of a path, bytes, PIL image, array or tensor; a reference is returned as it is.
 
         Arrays and tensors are uint8, or floating point in [0, 1], with 1 (grey), 3 or 4 (with alpha) channels
@@ -155,6 +177,23 @@ class Reference:
         return cls(pixels, source, (*warnings, *upright_warnings, *colour_warnings))
 
 
+def load_people(people: People) -> tuple[Reference, ...]:
+    """The references of pictures, in order; those of a mapping have its names.
+
+    Raises `InputError` that says which picture or which name cannot be used.
+    """
+    named = isinstance(people, Mapping)
+    pairs = people.items() if isinstance(people, Mapping) else enumerate(people)
+    loaded = []
+    for key, picture in pairs:
+        try:
+            reference = Reference.load(picture)
+        except InputError as error:
+            raise InputError(f"references[{key!r}]: {error}") from error
+        loaded.append(replace(reference, name=check_name(key)) if named else reference)
+    return tuple(loaded)
+
+
 def letterbox(reference: Reference, height: int, width: int, spatial_scale: int = 8) -> Tensor:
     """The reference as the model sees it: whole, centred on a white canvas. float32 [3, height, width] in
     [-1, 1].
@@ -177,6 +216,27 @@ def letterbox(reference: Reference, height: int, width: int, spatial_scale: int 
     canvas = torch.ones(3, height, width)
     canvas[:, top : top + new_height, left : left + new_width] = resized
     return canvas
+
+
+def fit_on_white(reference: Reference, height: int, width: int) -> Tensor:
+    """The reference whole and as large as fits, up or down, centred on a white canvas. float32 [3, height,
+    width] in [-1, 1].
+
+    The arithmetic of Phantom's released `load_ref_images`: one Lanczos resize of 8-bit pixels, sides rounded
+    down.
+    """
+    import torch
+
+    image = Image.fromarray(reference.image)
+    ratio = image.width / image.height
+    size = (width, int(width / ratio)) if ratio > width / height else (int(height * ratio), height)
+    size = (max(1, size[0]), max(1, size[1]))
+    canvas = Image.new("RGB", (width, height), "white")
+    canvas.paste(
+        image.resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2)
+    )
+    pixels = torch.from_numpy(np.array(canvas, dtype=np.float32).transpose(2, 0, 1))
+    return (pixels / 255.0 - 0.5) / 0.5
 
 
 def _read_file(path: str | bytes) -> bytes:

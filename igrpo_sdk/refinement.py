@@ -12,6 +12,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from igrpo_sdk.errors import IgrpoError, InputError, ResourceError, WeightsError
+from igrpo_sdk.hub.locate import Repository, locate
+from igrpo_sdk.naming import ORDINALS
 from igrpo_sdk.references import Reference
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_REFINER",
-    "ORDINALS",
     "QwenRefiner",
     "Refiner",
     "check_refiner",
@@ -29,8 +30,6 @@ __all__ = [
 
 DEFAULT_REFINER = "Qwen/Qwen2.5-VL-7B-Instruct"
 """What `QwenRefiner` loads by default: the model of the paper."""
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-"""How prompts count people."""
 
 _QUESTION = (
     "Describe the person in this picture in one short phrase, such as: a woman with long brown hair and"
@@ -147,7 +146,7 @@ class QwenRefiner:
         from igrpo_sdk.acceleration import pick_device
         from igrpo_sdk.backbones.loading import loading_error
 
-        source, place = _find(model), pick_device(device)
+        (source, revision), place = _find(model, revision), pick_device(device)
         dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
         try:
             parts = _load(source, revision, dtype)
@@ -221,17 +220,16 @@ def _phrase(description: str) -> str:
     return text[:1].lower() + text[1:] if text.startswith(("A ", "An ")) else text
 
 
-def _find(model: str | Path) -> str | Path:
-    """The directory or repository of a name."""
-    from igrpo_sdk.backbones.loading import REPO_ID
-
-    name = str(model)
-    if name and Path(name).is_dir():
-        return Path(model)
-    if isinstance(model, str) and REPO_ID.fullmatch(name) and not Path(name).exists():
-        return name
+def _find(model: str | Path, revision: str | None) -> tuple[str | Path, str | None]:
+    """(directory or repository, revision) of a name."""
+    found = locate(model, revision)
+    if isinstance(found, Repository):
+        return found.id, found.revision
+    if found is not None and found.is_dir():
+        return found, None
     raise InputError(
-        f"refine: {name!r} is no directory or Hub repository; give a Qwen2.5-VL, such as {DEFAULT_REFINER}"
+        f"refine: {str(model)!r} is no directory or Hub repository; give a Qwen2.5-VL, such as"
+        f" {DEFAULT_REFINER}"
     )
 
 

@@ -6,7 +6,6 @@ Inference integrates the flow with a solver alone. Reinforcement learning puts n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Backbone, Conditioning
-from igrpo_sdk.config import MAX_SEED, SolverName
+from igrpo_sdk.config import Guidance, SolverName
 from igrpo_sdk.errors import Cancelled, NumericsError
+from igrpo_sdk.seeds import step_seed
 
 __all__ = [
     "EulerSolver",
@@ -31,12 +31,11 @@ __all__ = [
     "Transition",
     "UniPCSolver",
     "check_cancel",
+    "decode",
     "draw_noise",
     "make_solver",
     "sample",
     "shifted",
-    "step_seed",
-    "video_seed",
 ]
 
 NUM_TRAIN_TIMESTEPS = 1000
@@ -198,24 +197,6 @@ def make_solver(name: SolverName, steps: int, shift: float) -> Solver:
     return UniPCSolver(steps, shift) if name == "unipc" else EulerSolver(steps, shift)
 
 
-def video_seed(seed: int, index: int) -> int:
-    """The seed of video `index` of a call with `seed`, 0 to `MAX_SEED`.
-
-    Video 0 has the seed itself, the others the first 32 bits of sha256("seed:index"): a call with that seed
-    makes the same video alone, whatever the batch it first came from.
-    """
-    return seed if index == 0 else _hashed_seed(f"{seed}:{index}")
-
-
-def step_seed(seed: int, step: int) -> int:
-    """The seed of the noise of step `step` of a video with `seed`, 0 to `MAX_SEED`."""
-    return _hashed_seed(f"{seed}/{step}")
-
-
-def _hashed_seed(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & MAX_SEED
-
-
 def draw_noise(seeds: Sequence[int], shapes: Sequence[tuple[int, int, int, int]]) -> Tensor:
     """Standard normal noise, float32 [B, C, R + T, h, w] on the CPU.
 
@@ -242,7 +223,7 @@ def sample(
     conditioning: Conditioning,
     noise: Tensor,
     solver: Solver,
-    guidance_scale: float,
+    guidance: Guidance,
     *,
     stochastic: Stochastic | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -263,7 +244,7 @@ def sample(
     for step in range(total):
         check_cancel(cancel)
         sigma = float(solver.timesteps[step]) / NUM_TRAIN_TIMESTEPS
-        velocity = backbone.velocity(latents, sigma, conditioning, guidance_scale)
+        velocity = backbone.velocity(latents, sigma, conditioning, guidance)
         if stochastic is not None and step in stochastic.noisy:
             made = _step_with_noise(stochastic, solver.sigmas, step, sigma, latents, velocity)
             latents = made.after
@@ -276,6 +257,14 @@ def sample(
         if progress is not None:
             progress(Progress("sample", step + 1, total))
     return Trajectory(latents, solver.sigmas, solver.timesteps, conditioning.num_slots, tuple(transitions))
+
+
+def decode(backbone: Backbone, video_latents: Tensor, num_frames: int) -> Tensor:
+    """Frames, uint8 [B, num_frames, H, W, 3] on the CPU, of latents [B, C, T, h, w] without slots."""
+    frames = backbone.decode(video_latents)
+    # A slot that was decoded as a part of the video would be frames too many, and otherwise go unnoticed.
+    assert frames.shape[1] == num_frames, (frames.shape, num_frames)
+    return frames
 
 
 def _step_with_noise(

@@ -34,6 +34,7 @@ from igrpo_sdk.adapters.lora import (
 )
 from igrpo_sdk.adapters.read import WEIGHTS_FILE, read_adapter
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled, adapter_parameters
+from igrpo_sdk.config import Guidance
 from igrpo_sdk.errors import HubError, InputError, NumericsError, ResourceError, WeightsError
 from igrpo_sdk.provenance import weights_mark
 from igrpo_sdk.sampling import draw_noise
@@ -568,7 +569,9 @@ class Velocities:
     def __call__(self, *levels: float, guidance: float = 3.0) -> Tensor:
         part = self.conditions.select([0] * len(levels))
         many = self.noise.expand(len(levels), -1, -1, -1, -1)
-        return self.backbone.velocity(many, torch.tensor(levels, dtype=torch.float64), part, guidance)
+        return self.backbone.velocity(
+            many, torch.tensor(levels, dtype=torch.float64), part, Guidance(guidance)
+        )
 
 
 def used(pipe: IdentityPipeline, directory: Path, use: AdapterUse) -> Adapter:

@@ -36,7 +36,7 @@ LAYERS = (
 )
 # Pure math: nothing but these, and of this package its errors.
 PURE = {
-    "igrpo_sdk/flow.py": {"__future__", "collections", "dataclasses", "math", "torch", "typing"},
+    "igrpo_sdk/flow.py": {"__future__", "collections", "dataclasses", "itertools", "math", "torch", "typing"},
     "igrpo_sdk/identity/crops.py": {"__future__", "numpy", "typing"},
     "igrpo_sdk/identity/matching.py": {
         "__future__",

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -84,7 +84,7 @@ def test_a_failure_is_1_with_one_line(capsys: pytest.CaptureFixture[str], tmp_pa
     assert main(words) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("igrpo: error: reference '")
+    assert shown.err.startswith("igrpo: error: references[0]: reference '")
     assert shown.err.count("\n") == 1
     assert main([*words, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -215,6 +215,39 @@ def test_words_reach_the_function_as_they_were_typed(
 ) -> None:
     assert run(lambda: sample, "sample", words) == 0
     assert capsys.readouterr().out == f"{printed}\n"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What several commands share."""
+
+    size: int
+    """How large."""
+    name: str | None = None
+    """A name."""
+    dry_run: bool = False
+    """A flag."""
+
+
+def shares(*names: str, options: Shared, last: str = "x") -> None:
+    """Show what was given.
+
+    Args:
+        names: Some names.
+        options: What several commands share.
+        last: The last.
+    """
+    print(names, options, last)
+
+
+def test_the_fields_of_a_dataclass_are_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: shares, "shares", ["a", "--size", "3", "--dry-run", "--last=y"]) == 0
+    assert capsys.readouterr().out == f"('a',) {Shared(3, dry_run=True)} y\n"
+    assert run(lambda: shares, "shares", ["a"]) == 2
+    assert "size" in capsys.readouterr().err
+    told = {option.dest: option.help for option in build_parser(shares, "x")._actions}
+    assert list(told)[1:] == ["names", "size", "name", "dry_run", "last", "debug"]
+    assert (told["size"], told["dry_run"], told["last"]) == ("How large.", "A flag.", "The last.")
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ from tiny import TINY, tiny_stock
 
 from igrpo_sdk.backbones.loading import PRESET_FILE
 from igrpo_sdk.commands.dispatch import build_parser
-from igrpo_sdk.training.commands import train_world
+from igrpo_sdk.training.commands import evaluate, train_world
 from igrpo_sdk.training.common.recipe import read_recipe
-from igrpo_sdk.training.evaluation.command import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"

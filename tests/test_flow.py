@@ -53,10 +53,10 @@ def test_an_euler_step_to_zero_is_the_predicted_data(pair: tuple[Tensor, Tensor]
 
 def test_guidance(pair: tuple[Tensor, Tensor]) -> None:
     cond, uncond = pair
-    torch.testing.assert_close(flow.guide(cond, uncond, 1.0), cond)
-    assert torch.equal(flow.guide(cond, uncond, 0.0), uncond)
-    assert torch.equal(flow.guide(cond, cond, 5.0), cond)
-    torch.testing.assert_close(flow.guide(cond, uncond, 3.0), 3 * cond - 2 * uncond)
+    torch.testing.assert_close(flow.guide({"full": cond, "image": uncond}, 1.0), cond)
+    assert torch.equal(flow.guide({"full": cond, "image": uncond}, 0.0), uncond)
+    assert torch.equal(flow.guide({"full": cond, "image": cond}, 5.0), cond)
+    torch.testing.assert_close(flow.guide({"full": cond, "image": uncond}, 3.0), 3 * cond - 2 * uncond)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 16, 50, 1000])

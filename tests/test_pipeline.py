@@ -14,10 +14,12 @@ from tiny import TINY, people, tiny_pipeline
 from torch import Tensor
 
 from igrpo_sdk import flow
+from igrpo_sdk.config import Guidance
 from igrpo_sdk.errors import Cancelled, InputError, NumericsError, ResourceError, WeightsError
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.pipeline import IdentityPipeline, Progress
-from igrpo_sdk.sampling import draw_noise, video_seed
+from igrpo_sdk.sampling import draw_noise
+from igrpo_sdk.seeds import video_seed
 
 PROMPT = "Two people talk."
 GROUPS = [people(2), people(1, 1), people(3, 2), people(2, 3)]
@@ -83,6 +85,8 @@ def test_several_videos_a_pair(pipe: IdentityPipeline) -> None:
     assert [np.array_equal(*pair) for pair in zip(_frames(flat), _frames(first[:2]), strict=True)] == [
         True
     ] * 2
+    (lone,) = pipe(GROUPS[0], PROMPTS[0], seed=7, num_videos=1, steps=1)
+    assert np.array_equal(lone.frames, first[0].frames)
     replayed = pipe(GROUPS[0], PROMPTS[0], seed=first[2].settings["seed"], steps=1)
     assert np.array_equal(replayed.frames, first[2].frames)
 
@@ -134,10 +138,10 @@ def test_guidance_is_its_formula_and_one_is_a_single_pass(pipe: IdentityPipeline
     x = draw_noise([7], [pipe.backbone.latent_shape(TINY.geometry, 2)])
     handle = pipe.backbone.transformer.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
-        v = {scale: pipe.backbone.velocity(x, 0.5, conditions, scale) for scale in (0.0, 1.0, 3.0)}
+        v = {g: pipe.backbone.velocity(x, 0.5, conditions, Guidance(g)) for g in (0.0, 1.0, 3.0)}
     handle.remove()
-    assert len(calls) == 2 + 1 + 2
-    assert torch.equal(v[3.0], flow.guide(v[1.0], v[0.0], 3.0))
+    assert len(calls) == 1 + 1 + 2  # a pass of weight 0 is not run
+    assert torch.equal(v[3.0], flow.guide({"full": v[1.0], "image": v[0.0]}, 3.0))
     unguided = pipe.encode(pipe.check_inputs(GROUPS[0], PROMPT, 7, guidance_scale=1))
     assert unguided.negative_embeds is None
 
@@ -148,7 +152,7 @@ def test_velocity_takes_one_sigma_a_sample_and_gives_gradients(pipe: IdentityPip
     x = draw_noise([1, 2], [pipe.backbone.latent_shape(TINY.geometry, count) for count in (2, 1)])
     transformer.requires_grad_(True)
     try:
-        v = pipe.backbone.velocity(x, torch.tensor([0.9, 0.25]), conditions, 2.0)
+        v = pipe.backbone.velocity(x, torch.tensor([0.9, 0.25]), conditions, Guidance(2.0))
         torch.autograd.backward(v.square().mean())
         assert all(parameter.grad is not None for parameter in transformer.parameters())
     finally:
@@ -156,7 +160,7 @@ def test_velocity_takes_one_sigma_a_sample_and_gives_gradients(pipe: IdentityPip
         transformer.zero_grad()
     assert not v[1, :, 0].any()  # the slot that the second sample does not use
     with torch.no_grad():
-        single = pipe.backbone.velocity(x[1:, :, 1:], 0.25, conditions.select([1]), 2.0)
+        single = pipe.backbone.velocity(x[1:, :, 1:], 0.25, conditions.select([1]), Guidance(2.0))
     torch.testing.assert_close(v[1:, :, 1:].detach(), single, rtol=1e-5, atol=1e-6)
 
 

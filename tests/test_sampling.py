@@ -13,10 +13,12 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Conditioning
-from igrpo_sdk.config import MAX_SEED, Geometry, SolverName
+from igrpo_sdk.backbones.vace import VaceConditioning
+from igrpo_sdk.config import MAX_SEED, Geometry, Guidance, SolverName
 from igrpo_sdk.errors import Cancelled, NumericsError
 from igrpo_sdk.references import Reference
-from igrpo_sdk.sampling import Progress, draw_noise, make_solver, sample, video_seed
+from igrpo_sdk.sampling import Progress, draw_noise, make_solver, sample
+from igrpo_sdk.seeds import video_seed
 
 SHAPE = (2, 4, 3, 5)
 
@@ -36,7 +38,7 @@ class Straight:
         self.told: list[float] = []
 
     def velocity(
-        self, latents: Tensor, sigma: float | Tensor, conditioning: Conditioning, guidance_scale: float
+        self, latents: Tensor, sigma: float | Tensor, conditioning: Conditioning, guidance: Guidance
     ) -> Tensor:
         step = len(self.told)
         self.told.append(float(sigma))
@@ -66,7 +68,8 @@ class Straight:
 
 
 def conditioning(batch: int = 2) -> Conditioning:
-    return Conditioning(torch.zeros(batch, 1, 1), None, torch.zeros(batch, 1, 4, 3, 5), (1,) * batch)
+    control = torch.zeros(batch, 1, 4, 3, 5)
+    return VaceConditioning(torch.zeros(batch, 1, 1), None, (1,) * batch, 1, control)
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ def data() -> Tensor:
 def test_a_straight_flow_is_solved_exactly(name: SolverName, steps: int, noise: Tensor, data: Tensor) -> None:
     solver = make_solver(name, steps, 3.0)
     backbone = Straight(data, solver.sigmas)
-    trajectory = sample(backbone, conditioning(), noise, solver, 1.0)
+    trajectory = sample(backbone, conditioning(), noise, solver, Guidance())
     torch.testing.assert_close(trajectory.latents, data, rtol=0, atol=1e-4)
     assert torch.equal(trajectory.video_latents, trajectory.latents[:, :, 1:])
     assert trajectory.sigmas.shape == (steps + 1,)
@@ -102,7 +105,7 @@ def test_both_solvers_walk_the_same_levels(steps: int) -> None:
 def test_a_thousand_steps_are_taken_one_by_one(noise: Tensor, data: Tensor) -> None:
     solver = make_solver("unipc", 1000, 3.0)  # neighbours share whole timesteps
     assert len(set(solver.timesteps.tolist())) < 1000
-    trajectory = sample(Straight(data, solver.sigmas), conditioning(), noise, solver, 1.0)
+    trajectory = sample(Straight(data, solver.sigmas), conditioning(), noise, solver, Guidance())
     torch.testing.assert_close(trajectory.latents, data, rtol=0, atol=1e-3)
 
 
@@ -174,7 +177,13 @@ def test_cancel_stops_before_the_next_step(noise: Tensor, data: Tensor) -> None:
 
     with pytest.raises(Cancelled):
         sample(
-            Straight(data, solver.sigmas), conditioning(), noise, solver, 1.0, callback=stop, cancel=cancel
+            Straight(data, solver.sigmas),
+            conditioning(),
+            noise,
+            solver,
+            Guidance(),
+            callback=stop,
+            cancel=cancel,
         )
     assert seen == [0, 1, 2]
 
@@ -184,12 +193,12 @@ def test_numbers_that_are_none_stop_the_loop(wrong: float, noise: Tensor, data: 
     solver = make_solver("unipc", 8, 3.0)
     backbone = Straight(data, solver.sigmas, wrong, wrong_step=3)
     with pytest.raises(NumericsError, match=f"step 3: {noise.numel()} of {noise.numel()}"):
-        sample(backbone, conditioning(), noise, solver, 1.0)
+        sample(backbone, conditioning(), noise, solver, Guidance())
 
 
 def test_select_reorders_repeats_and_drops_unused_slots() -> None:
     control = torch.arange(3 * 5.0).view(3, 1, 5, 1, 1)
-    batch = Conditioning(torch.arange(3.0).view(3, 1, 1), None, control, (1, 3, 2))
+    batch = VaceConditioning(torch.arange(3.0).view(3, 1, 1), None, (1, 3, 2), 3, control)
     assert batch.num_slots == 3
     part = batch.select([2, 0, 2])
     assert part.num_references == (2, 1, 2)

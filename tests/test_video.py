@@ -25,7 +25,7 @@ from igrpo_sdk import IdentityVideo, InputError, ResourceError
 from igrpo_sdk.media import decoding
 from igrpo_sdk.media import video as video_module
 from igrpo_sdk.media.decoding import SUFFIXES
-from igrpo_sdk.media.video import check_output_path
+from igrpo_sdk.media.files import check_output_path
 
 Frames = NDArray[np.uint8]
 SETTINGS = {

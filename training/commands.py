@@ -1,4 +1,7 @@
-"""`igrpo train world` and `igrpo train policy`: run a recipe."""
+"""Every `igrpo train` and `igrpo eval`: the options, and which function does the work.
+
+That is imported when a command runs, so that its help is quick.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ import importlib
 from pathlib import Path
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.refinement import DEFAULT_REFINER
 
 from .common.recipe import build, read_recipe
+from .evaluation.options import EvaluationOptions
+
+__all__ = ["evaluate", "merge_adapters", "refine_prompts", "serve_rewards", "train_policy", "train_world"]
 
 # kind of recipe: module, dataclass of the recipe, function that runs it; imported only when needed
 _KINDS = {
@@ -71,3 +78,116 @@ def train_policy(
 
     adapter = run(read_policy_recipe(recipe, set or []), Path(output), resume, device)
     print(f"adapter: {adapter}")
+
+
+def merge_adapters(
+    *adapters: str,
+    output: Path,
+    scale: list[float] | None = None,
+    rank: int | None = None,
+    guidance: float | None = None,
+    recipe: str | None = None,
+    set: list[str] | None = None,
+    slack: float = 0.01,
+    device: str = "auto",
+) -> None:
+    """Write the mean of adapters, as strong as is best and with a lower rank if you like.
+
+    With a recipe, each scale is evaluated and the best is taken: see `merging.best_scale`. Prompts are those
+    of the recipe's `evaluation`, of the world those of validation people, so that nothing is chosen on test
+    people. What is found is printed, and kept in `igrpo.json`.
+
+    Args:
+        adapters: Directories of adapters of one base and of the same layers, such as those of runs that
+            differ in their seed.
+        output: New directory for the adapter, which is to be used at a scale of 1.
+        scale: What the mean is multiplied by, 0 to 4; by default 1, as trained. With a recipe several.
+        rank: Of the adapter, whose matrices are then the nearest of that rank. By default the sum of all.
+        guidance: The weight of its change (`lora.guidance`), with matrices that are as much smaller, so that
+            to first order nothing changes. That of the model's guidance saves a third pass at each step.
+        recipe: The one they were trained with, for its rewards, its evaluation and its alarm.
+        set: Changes to the recipe, such as evaluation.count=256.
+        slack: How far a guard of the alarm may be below the base's, in its own units.
+        device: Where videos are made to evaluate: "auto", "cpu" or "cuda".
+    """
+    from .policy.config import read_policy_recipe
+    from .policy.merging import merge
+
+    scales = scale or [1.0]
+    config = None if recipe is None else read_policy_recipe(recipe, set or [])
+    if config is None and len(scales) > 1:
+        raise InputError(f"scale: {len(scales)} of them; give a --recipe to choose by")
+    if config is not None and not config.alarm.reward:
+        raise InputError(f"recipe: {recipe} has no alarm, so that nothing says what is best; leave it out")
+    best = merge(adapters, output, scales, rank, guidance, config, slack, device)
+    print(f"{output}: at scale {best:g}" + (", not evaluated" if config is None else ""))
+
+
+def refine_prompts(
+    data: Path,
+    /,
+    *,
+    output: Path,
+    model: str = DEFAULT_REFINER,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> None:
+    """Complete the prompts of a data file with what is visible of each person, for prompts.refined=true.
+
+    Rows that have a refined_prompt keep it. A run that was killed goes on where it was.
+
+    Args:
+        data: JSON Lines, the format of training data.
+        output: The file to write, .jsonl: the same rows, each with a refined_prompt beside its prompt.
+        model: A Qwen2.5-VL, a folder or a Hub repository.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
+        overwrite: Replace the output file if it exists.
+    """
+    from igrpo_sdk.commands.progress import ProgressBar
+    from igrpo_sdk.refinement import QwenRefiner
+
+    from .data.refining import refine_file
+
+    with ProgressBar() as bar:
+        made, kept = refine_file(
+            data,
+            output,
+            lambda: QwenRefiner.from_pretrained(model, device=device),
+            model,
+            overwrite,
+            bar.update,
+        )
+    print(f"{output}: {made} prompts refined, {kept} kept")
+
+
+def serve_rewards(
+    recipe: str, set: list[str] | None = None, host: str = "127.0.0.1", port: int = 8900
+) -> None:
+    """Serve the rewards of a recipe to trainers on other machines, until interrupted.
+
+    A trainer names them in its recipe's rewards.remote. If the environment variable IGRPO_REWARD_TOKEN is
+    set, here and there, only who knows it is answered.
+
+    Args:
+        recipe: name of a recipe or path of a YAML file that has a group `rewards`, without remote ones.
+        set: changes to the recipe, such as rewards.measuring.workers=8.
+        host: address to listen on; 0.0.0.0 for all of this machine.
+        port: port to listen on.
+    """
+    from .rewards.server import read_config, serve
+
+    config = read_config(recipe, set or [])
+    if config.remote:
+        raise InputError(f"recipe {recipe!r} has remote rewards: a server scores here; take them out")
+    serve(config, host, port)
+
+
+def evaluate(options: EvaluationOptions) -> None:
+    """Measure how well people stay themselves over a suite of cases, and compare models.
+
+    Args:
+        options: What is evaluated, on which cases, and how.
+    """
+    from .evaluation.command import evaluate as run
+
+    run(options)

@@ -23,10 +23,11 @@ import torch
 from jsonargparse import auto_cli
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.files import read_json, write_json
+from igrpo_sdk.training.common.log import read_log
 from igrpo_sdk.training.common.statistics import Estimate, bootstrap_mean
-from igrpo_sdk.training.evaluation.results import hardware, read_json, write_json, write_results
+from igrpo_sdk.training.evaluation.results import hardware, write_results
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
-from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.model import load_pipeline
 from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.policy.validation import EvaluationConfig, evaluator_alone

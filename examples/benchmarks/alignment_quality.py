@@ -24,9 +24,10 @@ from typing import Any
 from jsonargparse import auto_cli
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.files import read_json
+from igrpo_sdk.training.common.log import read_log
 from igrpo_sdk.training.evaluation.command import ALIGNED, BASE
-from igrpo_sdk.training.evaluation.results import read_json, write_results
-from igrpo_sdk.training.policy.log import read_log
+from igrpo_sdk.training.evaluation.results import write_results
 
 SEEDS = "docs/results/alignment_tiny_vace.json"
 """The file of the numbers of all training seeds."""

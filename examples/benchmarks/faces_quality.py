@@ -27,13 +27,14 @@ from tqdm import tqdm
 from igrpo_sdk.errors import DependencyError, InputError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
 from igrpo_sdk.identity.matching import assign
-from igrpo_sdk.identity.measuring import find_people
+from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.media.decoding import sample_frames
+from igrpo_sdk.media.files import read_json
 from igrpo_sdk.training.common.statistics import Estimate, auc, bootstrap
 from igrpo_sdk.training.data.rows import read_cases
 from igrpo_sdk.training.evaluation.agreement import Agreement, agreement, agreement_share
 from igrpo_sdk.training.evaluation.measures import JUDGED_EVERY, Lab, video_file
-from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
+from igrpo_sdk.training.evaluation.results import hardware, write_results
 from igrpo_sdk.training.pretrain.clips import CLIP, draw_people
 from igrpo_sdk.training.pretrain.faces.data import portraits, scene_rows
 from igrpo_sdk.training.pretrain.faces.detector import Found

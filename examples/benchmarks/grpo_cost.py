@@ -31,8 +31,9 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.config import ASSETS, GenerationConfig, Geometry, Preset
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.files import read_json
 from igrpo_sdk.references import Reference
-from igrpo_sdk.training.evaluation.results import commit, hardware, read_json, write_results
+from igrpo_sdk.training.evaluation.results import commit, hardware, write_results
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
 from igrpo_sdk.training.policy.model import prepare_transformer
 from igrpo_sdk.training.policy.processes import Processes
@@ -125,11 +126,10 @@ class Bench:
         device, dtype = str(processes.device), getattr(torch, recipe.dtype)
         pipe = random_pipeline(size, TOY_VAE if toy else {}, preset, device, dtype)
         pipe.backbone.adapter_use = recipe.lora.use
-        parameters = prepare_transformer(pipe.backbone.transformer, recipe, processes)
-        rollout = recipe.rollout
-        settings = preset.generation(steps=rollout.steps, guidance_scale=rollout.guidance_scale)
+        parameters = prepare_transformer(pipe.backbone, recipe, processes)
+        settings = recipe.rollout.settings(preset)
         exact = recipe.update.updates == 1
-        learner = Learner(pipe.backbone, recipe.objective, settings.guidance_scale, exact)
+        learner = Learner(pipe.backbone, recipe.objective, settings.guidance, exact)
         return cls(recipe, pipe, settings, parameters, learner)
 
     def roll(self, number: int) -> Iterator[Chunk]:

@@ -32,13 +32,14 @@ from tqdm import tqdm
 
 from igrpo_sdk import IdentityPipeline
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.files import read_json
 from igrpo_sdk.provenance import weights_mark
 from igrpo_sdk.training.common.statistics import Estimate, bootstrap, mean
 from igrpo_sdk.training.evaluation import ownership
 from igrpo_sdk.training.evaluation.clips import ClipFolder
 from igrpo_sdk.training.evaluation.judge import judge_references, judge_signature, judge_videos
 from igrpo_sdk.training.evaluation.making import GREY, keep_settings
-from igrpo_sdk.training.evaluation.results import hardware, read_json, write_results
+from igrpo_sdk.training.evaluation.results import hardware, write_results
 from igrpo_sdk.training.reader import network as reader
 from igrpo_sdk.training.world.captions import caption
 from igrpo_sdk.training.world.renderer import reference_pictures, render_scenes

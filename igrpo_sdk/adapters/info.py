@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from igrpo_sdk.backbones.base import Backbone
-from igrpo_sdk.backbones.loading import REPO_ID, resolve
 from igrpo_sdk.backbones.switching import AdapterUse
-from igrpo_sdk.config import Geometry, Preset, preset_names
+from igrpo_sdk.config import Geometry, Preset
 from igrpo_sdk.errors import InputError, WeightsError
 from igrpo_sdk.provenance import weights_mark
 
@@ -34,10 +33,10 @@ class AdapterInfo:
     base_model: what `IdentityPipeline.from_pretrained` loads the base by; base_revision: of a Hub repository.
     base_weights: `weights_mark` of the base's transformer. reference_order: how references stood in the
     tensors it was trained on (`Backbone.reference_order`). geometry, solver, steps, guidance_scale,
-    flow_shift: what it was trained for. noise_levels, guidance: how it is used (`AdapterUse`); diffusers does
-    not know of them. reward: the recipe or the reward it was trained with. metrics: name to number.
-    made_from: the adapters that it was begun with or merged from (`AdapterFile.mark`).
-    code_version: of igrpo-sdk, which wrote the file.
+    image_guidance_scale, flow_shift: what it was trained for. noise_levels, guidance: how it is used
+    (`AdapterUse`); diffusers does not know of them. reward: the recipe or the reward it was trained with.
+    metrics: name to number. made_from: the adapters that it was begun with or merged from
+    (`AdapterFile.mark`). code_version: of igrpo-sdk, which wrote the file.
     """
 
     base_model: str
@@ -48,6 +47,7 @@ class AdapterInfo:
     solver: str | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
     flow_shift: float | None = None
     noise_levels: tuple[float, float] = AdapterUse.noise_levels
     guidance: float | None = None
@@ -93,6 +93,7 @@ class AdapterInfo:
             solver=preset.solver,
             steps=preset.steps,
             guidance_scale=preset.guidance_scale,
+            image_guidance_scale=preset.image_guidance_scale,
             flow_shift=preset.flow_shift,
             noise_levels=backbone.adapter_use.noise_levels,
             guidance=backbone.adapter_use.guidance,
@@ -126,19 +127,6 @@ class AdapterInfo:
             return cls(**known)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise WeightsError(f"adapter: {path.name} is not usable: {error}. Copy it again") from error
-
-    def resolve(self, name: str | Path) -> tuple[str | Path, str | None, Preset | None]:
-        """`loading.resolve` for the base of the adapter called `name`: a preset, or a Hub repository.
-
-        Raises `WeightsError` for other bases: a file from elsewhere says nothing of this machine's folders.
-        """
-        if self.base_model not in preset_names() and not REPO_ID.fullmatch(self.base_model):
-            raise WeightsError(
-                f"adapter {name}: its base {self.base_model!r} is no preset and no Hub repository; load the"
-                " base first, then load_adapter"
-            )
-        source, revision, preset = resolve(self.base_model)
-        return source, revision or self.base_revision, preset
 
     def check(self, name: str, preset: Preset, backbone: Backbone) -> None:
         """Raise `WeightsError` unless the adapter called `name` belongs to a pipeline.

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from igrpo_sdk.adapters.info import AdapterInfo
-from igrpo_sdk.adapters.read import MAX_SCALE, AdapterFile, read_adapter, write_adapter
-from igrpo_sdk.adapters.use import check_fit, check_free, linear_layers
+from igrpo_sdk.adapters.read import AdapterFile, read_adapter
+from igrpo_sdk.adapters.use import MAX_SCALE, check_fit, check_free, linear_layers
+from igrpo_sdk.adapters.write import write_adapter
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.switching import (
     ADAPTER,

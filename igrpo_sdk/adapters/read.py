@@ -1,16 +1,11 @@
-"""Adapter files: finding, reading and writing them. Nothing here knows a model; all that can be wrong with a
-file alone is found here.
-"""
+"""Reading an adapter. Nothing here knows a model; all that can be wrong with a file alone is found here."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,27 +16,22 @@ from torch import Tensor
 
 from igrpo_sdk.adapters.info import INFO_FILE, AdapterInfo
 from igrpo_sdk.adapters.names import Key, find_naming, parse_key
-from igrpo_sdk.backbones.loading import REPO_ID, resolve
-from igrpo_sdk.config import ASSETS, Preset, check_number
-from igrpo_sdk.errors import HubError, InputError, NumericsError, ResourceError, WeightsError
+from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.hub.locate import Repository, fetch, locate
+from igrpo_sdk.media.files import file_hash
 
 __all__ = [
-    "MAX_SCALE",
+    "METADATA_KEY",
     "WEIGHTS_FILE",
     "AdapterFile",
-    "base_of",
-    "choose_adapter",
     "read_adapter",
-    "resolve_model",
-    "write_adapter",
 ]
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 """The weights of an adapter, as diffusers names them."""
-MAX_SCALE = 4.0
-"""The largest factor of an adapter's part."""
 _PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_METADATA_KEY = "lora_adapter_metadata"  # in the head of a safetensors file: diffusers' place for the config
+METADATA_KEY = "lora_adapter_metadata"
+"""Where in the head of a safetensors file diffusers keeps PEFT's settings."""
 _WANTED = (INFO_FILE, WEIGHTS_FILE, _PEFT_WEIGHTS, _PEFT_CONFIG)
 # What would change the meaning of the tensors; a file that asks for it is refused.
 _NOT_PLAIN = ("use_dora", "lora_bias", "modules_to_save", "target_parameters", "layer_replication")
@@ -71,43 +61,13 @@ class AdapterFile:
         return f"{self.name} ({self.hash[:8]})"
 
 
-def resolve_model(model: str | Path) -> tuple[str | Path, str | None, Preset | None, str | None]:
-    """`loading.resolve`, and the model's own adapter as a fourth.
-
-    An adapter is a model too: its base, with the adapter as its own.
-    """
-    info = base_of(model)
-    if info:
-        return *info.resolve(model), str(model)
-    source, revision, preset = resolve(model)
-    return source, revision, preset, preset.adapter if preset else None
-
-
-def choose_adapter(
-    adapter: str | os.PathLike[str], own: str | None, scale: float
-) -> str | os.PathLike[str] | None:
-    """What `read_adapter` shall read; None for the base.
-
-    `adapter`: "none", "default" for the model's `own` (the base, if it has none), or a source. `own`: a
-    source, or a directory in the package's assets. `scale`: raises `InputError` for one out of range, and for
-    one that would scale nothing.
-    """
-    check_number("adapter_scale", scale, 0.0, MAX_SCALE)
-    chosen: str | os.PathLike[str] | None = None if str(adapter) == "none" else adapter
-    if adapter == "default":
-        chosen = ASSETS / own if own and (ASSETS / own).exists() else own
-    if chosen is None and scale != 1:
-        raise InputError(f"adapter_scale: {scale}, but there is no adapter to scale; give one")
-    return chosen
-
-
-def read_adapter(source: str | os.PathLike[str]) -> AdapterFile:
-    """Read an adapter: a directory, a .safetensors file, or a Hub repository.
+def read_adapter(source: str | os.PathLike[str], revision: str | None = None) -> AdapterFile:
+    """Read an adapter: a directory, a .safetensors file, or a Hub repository at a `revision`.
 
     Raises `InputError` for a source that is nothing, `WeightsError` for files that are missing, damaged or no
     plain LoRA, `HubError` when a repository cannot be had.
     """
-    path, name = _find(source)
+    path, name = _find(source, revision)
     tensors, header = _read_tensors(path, name)
     prefix, naming = find_naming(name, tensors)
     parts = dict[Key, Tensor]()
@@ -128,108 +88,29 @@ def read_adapter(source: str | os.PathLike[str]) -> AdapterFile:
     if config is None and given.keys() != weights.keys():
         warnings = (f"adapter {name}: does not say its alpha; as in diffusers, the rank is taken for it",)
     info = path.with_name(INFO_FILE)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return AdapterFile(
-        name, digest, weights, alphas, config, AdapterInfo.read(info) if info.is_file() else None, warnings
+        name,
+        file_hash(path),
+        weights,
+        alphas,
+        config,
+        AdapterInfo.read(info) if info.is_file() else None,
+        warnings,
     )
 
 
-def base_of(source: str | os.PathLike[str]) -> AdapterInfo | None:
-    """What `igrpo.json` says of a directory or a Hub repository; None where there is no such file.
-
-    A directory that holds a whole model is no adapter.
-    """
-    path = Path(source)
-    if str(source) and path.is_dir():
-        own = path / INFO_FILE
-        return AdapterInfo.read(own) if own.is_file() and not (path / "model_index.json").exists() else None
-    if path.exists() or not isinstance(source, str) or not REPO_ID.fullmatch(source):
-        return None
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return AdapterInfo.read(Path(hf_hub_download(source, INFO_FILE)))
-    except WeightsError:
-        raise
-    except Exception:  # no such file, or no such repository: who loads it as a model says which
-        return None
-
-
-def write_adapter(
-    directory: str | os.PathLike[str],
-    weights: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    info: AdapterInfo,
-    overwrite: bool = False,
-) -> Path:
-    """Write an adapter's directory, whole or not at all; return its path.
-
-    Args:
-        directory: a new one, or with `overwrite` one that is replaced; folders above it are made.
-        weights: "blocks.0.attn1.to_q.lora_A.weight" and the like.
-        config: of PEFT, values as in JSON.
-        info: for `igrpo.json`.
-        overwrite: replace what is there.
-
-    Raises InputError for a directory that exists, NumericsError for weights that are not finite,
-    ResourceError when it cannot be made or the disk does not take it. What was there is then still there.
-    """
-    from safetensors.torch import save
-
-    target = Path(directory).resolve()
-    if target.exists() and not (overwrite and target.is_dir()):
-        raise InputError(f"directory {str(target)!r}: exists already; choose another")
-    bad = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if bad:
-        raise NumericsError(f"adapter {target.name}: {bad[0]} is not finite; nothing was written")
-    tensors = {f"transformer.{key}": tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
-    packed = {f"transformer.{key}": value for key, value in config.items()}
-    head = {"format": "pt", _METADATA_KEY: json.dumps(packed, indent=2, sort_keys=True)}
-    text = info.to_json()
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    old = partial.with_suffix(".old")
-    try:
-        partial.mkdir(parents=True)
-        (partial / WEIGHTS_FILE).write_bytes(
-            save(tensors, head)
-        )  # save_file would let only its owner read it
-        (partial / INFO_FILE).write_text(text, "utf-8")
-        for path in (partial / WEIGHTS_FILE, partial / INFO_FILE, partial):
-            _flush(path)
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-    except OSError as error:
-        raise ResourceError(f"directory {str(target)!r}: could not be written ({error})") from error
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        for path in (partial, old):
-            shutil.rmtree(path, ignore_errors=True)
-    return target
-
-
-def _flush(path: Path) -> None:
-    """Have a file or a directory on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _find(source: str | os.PathLike[str]) -> tuple[Path, str]:
+def _find(source: str | os.PathLike[str], revision: str | None) -> tuple[Path, str]:
     """(file of weights, name) of what a user calls an adapter; a repository is downloaded."""
-    path = Path(source)
-    if str(source) and path.is_dir():
-        return _weights_in(path, path.resolve().name), path.resolve().name
-    if path.is_file():
-        if path.suffix != ".safetensors":
-            raise WeightsError(f"adapter {path.name}: only .safetensors files are read; convert it")
-        return path, path.stem
-    if isinstance(source, str) and REPO_ID.fullmatch(source):
-        return _weights_in(_download(source), source), source
-    raise InputError(f"adapter: {str(source)!r} is no directory, no file and no Hub repository")
+    found = locate(source, revision)
+    if found is None:
+        raise InputError(f"adapter: {str(source)!r} is no directory, no file and no Hub repository")
+    if isinstance(found, Repository):
+        return _weights_in(fetch(found, _WANTED, "adapter"), found.id), found.id
+    if found.is_dir():
+        return _weights_in(found, found.resolve().name), found.resolve().name
+    if found.suffix != ".safetensors":
+        raise WeightsError(f"adapter {found.name}: only .safetensors files are read; convert it")
+    return found, found.stem
 
 
 def _weights_in(directory: Path, name: str) -> Path:
@@ -244,17 +125,6 @@ def _weights_in(directory: Path, name: str) -> Path:
     inside = directory / "adapter"
     remedy = f"give {str(inside)!r}" if (inside / WEIGHTS_FILE).is_file() else "copy it again"
     raise WeightsError(f"adapter {name}: holds no {WEIGHTS_FILE} and no {_PEFT_WEIGHTS}; {remedy}")
-
-
-def _download(repository: str) -> Path:
-    """The folder of a repository's adapter files, and nothing else of it."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(_WANTED)))
-    except Exception as error:  # of the hub's client, of its HTTP library, of the disk
-        reason = " ".join(str(error).split())[:300]
-        raise HubError(f"adapter {repository}: {reason}. Check the name, the network, or log in") from error
 
 
 def _read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -291,8 +161,8 @@ def _read_config(path: Path, name: str, header: Mapping[str, str], prefix: str) 
     """PEFT's settings: from the head of the file, or for PEFT's own names from the file beside it."""
     beside = path.with_name(_PEFT_CONFIG)
     try:
-        if _METADATA_KEY in header:
-            packed = json.loads(header[_METADATA_KEY])
+        if METADATA_KEY in header:
+            packed = json.loads(header[METADATA_KEY])
             config = {key.removeprefix(prefix): value for key, value in packed.items()}
         elif prefix == "base_model.model." and beside.is_file():
             config = dict(json.loads(beside.read_text("utf-8")))

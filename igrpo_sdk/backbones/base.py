@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from igrpo_sdk.backbones.switching import AdapterUse
-from igrpo_sdk.config import Geometry
+from igrpo_sdk.config import Geometry, Guidance
 from igrpo_sdk.references import Reference
 
 __all__ = ["Backbone", "Conditioning", "ReferenceOrder"]
@@ -20,45 +21,36 @@ ReferenceOrder = Literal["given", "reversed"]
 
 
 @dataclass(frozen=True)
-class Conditioning:
-    """What a batch of B videos is made from, encoded.
-
-    A latent video has T frames, behind K slots, one for each of its references; in a batch that mixes
-    reference counts, R is the largest K, and a sample with fewer has R - K unused slots in front, which are
-    zero in every tensor and stay so.
+class Conditioning(ABC):
+    """What a batch of B videos is made from, encoded. Each backbone has its own, with its references.
 
     `prompt_embeds`, `negative_embeds`: [B, L, D]; the latter None if there is no guidance.
-    `control`: [B, C, R + T, h, w], references and the model's other conditions.
     `num_references`: K of each sample.
+    `num_slots`: R, the latent frames in front of the T frames of the video in the batch's latents. A sample
+    that has fewer slots of its own has unused ones in front, which are zero in every tensor and stay so.
     """
 
     prompt_embeds: Tensor
     negative_embeds: Tensor | None
-    control: Tensor
     num_references: tuple[int, ...]
+    num_slots: int
 
     def __len__(self) -> int:
         """B."""
         return len(self.num_references)
 
-    @property
-    def num_slots(self) -> int:
-        """R, the latent frames in front of the video."""
-        return max(self.num_references)
-
-    def select(self, indices: Sequence[int]) -> Conditioning:
+    @abstractmethod
+    def select(self, indices: Sequence[int]) -> Self:
         """The samples at `indices`, in that order; an index may repeat (several videos of one prompt)."""
-        counts = tuple(self.num_references[index] for index in indices)
-        unused = self.num_slots - max(counts)
+
+    def _selected(self, indices: Sequence[int]) -> dict[str, Any]:
+        """The fields that all conditionings share but `num_slots`, of the samples at `indices`."""
         rows = list(indices)
-        negative = None if self.negative_embeds is None else self.negative_embeds[rows]
-        return replace(
-            self,
-            prompt_embeds=self.prompt_embeds[rows],
-            negative_embeds=negative,
-            control=self.control[rows][:, :, unused:],
-            num_references=counts,
-        )
+        return {
+            "prompt_embeds": self.prompt_embeds[rows],
+            "negative_embeds": None if self.negative_embeds is None else self.negative_embeds[rows],
+            "num_references": tuple(self.num_references[row] for row in rows),
+        }
 
 
 class Backbone(Protocol):
@@ -78,13 +70,33 @@ class Backbone(Protocol):
         ...
 
     @property
+    def guides_by_image(self) -> bool:
+        """Whether `Guidance.image` can be given: whether there is a forward pass without the references."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where `velocity` and `decode` want their tensors."""
         ...
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the transformer computes; `velocity` returns float32 all the same."""
+        ...
+
+    @property
+    def components(self) -> Mapping[str, Any]:
+        """The parts by the names that diffusers' pipeline gives them, without the scheduler."""
+        ...
+
+    @property
+    def repeated_blocks(self) -> Sequence[torch.nn.Module]:
+        """The transformer's blocks, which can be compiled or spread over processes one by one."""
+        ...
+
+    @property
     def size_multiple(self) -> tuple[int, int]:
-        """(height, width) in pixels must divide by this."""
+        """(height, width) in pixels must be divisible by this."""
         ...
 
     @property
@@ -100,8 +112,12 @@ class Backbone(Protocol):
         """Tokens of `text` with the marks the model adds; 0 if it holds nothing that the model reads."""
         ...
 
+    def reads(self, word: str) -> bool:
+        """Whether the tokenizer knows every part of a word."""
+        ...
+
     def latent_shape(self, geometry: Geometry, num_references: int) -> tuple[int, int, int, int]:
-        """(C, K + T, h, w) of one sample's latents."""
+        """(C, R + T, h, w) of one sample's latents, R the slots that so many references take."""
         ...
 
     def encode(
@@ -119,17 +135,25 @@ class Backbone(Protocol):
         latents: Tensor,
         sigma: float | Tensor,
         conditioning: Conditioning,
-        guidance_scale: float,
+        guidance: Guidance,
         *,
         unconditional_gradient: bool = True,
     ) -> Tensor:
         """v of the flow with guidance, shaped as `latents`, float32.
 
         `latents`: [B, C, R + T, h, w]. `sigma`: the noise level told to the model, a number or [B].
-        `unconditional_gradient`: whether autograd records the pass without a prompt; v is the same.
+        `unconditional_gradient`: whether autograd records the passes with the negative prompt; v is the same.
         """
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames, uint8 [B, F, H, W, 3] on the CPU, from latents [B, C, T, h, w] without reference slots."""
+        ...
+
+    def compile_decoder(self, dtype: torch.dtype) -> None:
+        """Compile the decoding of whole clips, with convolutions in `dtype`."""
+        ...
+
+    def stock_pipeline(self, scheduler: Any) -> Any:
+        """The diffusers pipeline of the same parts, shared and not copied."""
         ...

@@ -1,290 +1,101 @@
-"""Wan-VACE on diffusers' own transformer, VAE and text encoder: the tensors are those of `WanVACEPipeline`.
+"""Wan-VACE on diffusers' own transformer: the tensors are those of `WanVACEPipeline`.
 
-What differs from the stock pipeline is the plumbing: batches, mixed reference counts, several videos a
-prompt, and caches. Reference order: person i is reference i, and in the tensors the references stand in
+References reach the transformer beside the latents, in the control that its control blocks read, and take a
+latent frame each in front of the video. Person i is reference i, and in the tensors the references stand in
 REVERSED order (the last one in slot 0), as in diffusers, with which the published adapters were trained.
-
-Guidance runs two forward passes, conditional then unconditional, as the stock pipeline does, not one of twice
-the batch: the numbers are the same, the memory is half, and on a CPU the time is the same too.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from igrpo_sdk import flow
-from igrpo_sdk.backbones.base import Conditioning, ReferenceOrder
-from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
-from igrpo_sdk.backbones.vae import clips_at_once, decode_sequence, encode_sequence
+from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.backbones.wan import WanBackbone
 from igrpo_sdk.config import Geometry
-from igrpo_sdk.errors import NumericsError, WeightsError
 from igrpo_sdk.references import Reference, letterbox
 
-__all__ = ["VaceBackbone"]
-
-NUM_TRAIN_TIMESTEPS = 1000
+__all__ = ["VaceBackbone", "VaceConditioning"]
 
 
-class _Cache:
-    """The results of the last `size` different keys. What is kept is what was computed: equal bit for bit."""
+@dataclass(frozen=True)
+class VaceConditioning(Conditioning):
+    """`num_slots` is R, the largest K of the batch.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._items: OrderedDict[Hashable, Tensor] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """The tensor of `key`, made if it is not there; the one unused longest makes room."""
-        if key not in self._items:
-            self._items[key] = make()
-        self._items.move_to_end(key)
-        while len(self._items) > self._size:
-            self._items.popitem(last=False)
-        return self._items[key]
-
-    def clear(self) -> None:
-        self._items.clear()
-
-
-class VaceBackbone:
-    """A `Backbone` of WanVACETransformer3DModel, AutoencoderKLWan, UMT5EncoderModel and a tokenizer.
-
-    `text_length`: tokens that prompts are padded to, as the stock pipeline's `max_sequence_length`. All parts
-    lie on one device. Caches hold text embeddings by prompt, reference latents by picture and size, and the
-    constant latents of the empty control video by geometry; call `clear_caches` after changing the weights of
-    the VAE or the text encoder.
+    `control`: [B, C, R + T, h, w], references and the empty control video.
     """
 
-    def __init__(
-        self, transformer: Any, vae: Any, text_encoder: Any, tokenizer: Any, text_length: int
-    ) -> None:
-        """Raises `WeightsError` if the parts do not fit each other."""
-        self.transformer, self.vae = transformer, vae
-        self.text_encoder, self.tokenizer = text_encoder, tokenizer
-        self.text_length = text_length
-        # as WanVACEPipeline computes them
-        self.spatial_scale = 2 ** len(vae.temperal_downsample)
-        self._temporal_scale = 2 ** sum(vae.temperal_downsample)
-        z, config = vae.config.z_dim, transformer.config
-        for name, found, needed in (
-            ("in_channels", config.in_channels, z),
-            ("vace_in_channels", config.vace_in_channels, 2 * z + self.spatial_scale**2),
-            ("text_dim", config.text_dim, text_encoder.config.d_model),
-        ):
-            if found != needed:
-                raise WeightsError(f"transformer: {name} is {found}; its VAE and text encoder need {needed}")
-        self._text_cache, self._picture_cache, self._empty_cache = _Cache(64), _Cache(64), _Cache(4)
-        self.adapter_use = AdapterUse()
-        self._decode_clips: Callable[[Any, Tensor], Tensor] = decode_sequence
-        self._pinned = False
+    control: Tensor
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """The samples at `indices`; slots that none of them uses go."""
+        shared = self._selected(indices)
+        slots = max(shared["num_references"])
+        control = self.control[list(indices)][:, :, self.num_slots - slots :]
+        return replace(self, **shared, num_slots=slots, control=control)
+
+
+class VaceBackbone(WanBackbone):
+    """A `Backbone` of WanVACETransformer3DModel. Guidance has two passes, both with the references."""
+
+    reference_order = "reversed"
+    guides_by_image = False
+    stock_class = "WanVACEPipeline"
+    slots_in_front = True
 
     @property
-    def reference_order(self) -> ReferenceOrder:
-        """Reversed, as diffusers has it."""
-        return "reversed"
+    def repeated_blocks(self) -> list[torch.nn.Module]:
+        """The control blocks, and those of the latents."""
+        return [*self.transformer.vace_blocks, *self.transformer.blocks]
 
-    @property
-    def device(self) -> torch.device:
-        """Where the transformer is."""
-        device: torch.device = self.transformer.patch_embedding.weight.device
-        return device
+    def _needed(self) -> dict[str, int]:
+        needed = super()._needed()
+        z = needed["in_channels"]
+        return {"in_channels": z, "vace_in_channels": 2 * z + self.spatial_scale**2, **needed}
 
-    @property
-    def size_multiple(self) -> tuple[int, int]:
-        """Pixels per transformer token, (height, width)."""
-        _, height, width = self.transformer.config.patch_size
-        return self.spatial_scale * height, self.spatial_scale * width
-
-    @property
-    def temporal_scale(self) -> int:
-        """Frames per latent frame."""
-        return int(self._temporal_scale)
-
-    def largest(self, num_references: int) -> tuple[int, int, int]:
-        """(frames, height, width) that the rotary positions reach; a reference takes a latent frame."""
-        tokens = self.transformer.config.rope_max_seq_len
-        latent_frames = tokens * self.transformer.config.patch_size[0] - num_references
-        height, width = self.size_multiple
-        return (latent_frames - 1) * self.temporal_scale + 1, tokens * height, tokens * width
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of the cleaned text with its end mark; 0 if the tokenizer knows nothing of what is left."""
-        tokens = self.tokenizer(_clean(text)).input_ids
-        return len(tokens) if self.tokenizer.decode(tokens, skip_special_tokens=True).strip() else 0
-
-    def latent_shape(self, geometry: Geometry, num_references: int) -> tuple[int, int, int, int]:
-        """(z, K + T, H / spatial scale, W / spatial scale)."""
-        frames = (geometry.num_frames - 1) // self.temporal_scale + 1 + num_references
-        scale = self.spatial_scale
-        return self.vae.config.z_dim, frames, geometry.height // scale, geometry.width // scale
-
-    @torch.no_grad()
-    def encode(
+    def _encode(
         self,
         references: Sequence[Sequence[Reference]],
-        prompts: Sequence[str],
-        negatives: Sequence[str] | None,
         geometry: Geometry,
-    ) -> Conditioning:
-        """Encode B samples. Each text and each picture is encoded alone, so a batch changes no bit."""
+        prompt_embeds: Tensor,
+        negative_embeds: Tensor | None,
+    ) -> VaceConditioning:
         counts = tuple(len(people) for people in references)
-        return Conditioning(
-            prompt_embeds=self._texts(prompts),
-            negative_embeds=None if negatives is None else self._texts(negatives),
-            control=torch.stack([self._control(people, geometry, max(counts)) for people in references]),
-            num_references=counts,
-        )
+        slots = max(counts)
+        control = torch.stack([self._control(people, geometry, slots) for people in references])
+        return VaceConditioning(prompt_embeds, negative_embeds, counts, slots, control)
 
-    def velocity(
-        self,
-        latents: Tensor,
-        sigma: float | Tensor,
-        conditioning: Conditioning,
-        guidance_scale: float,
-        *,
-        unconditional_gradient: bool = True,
-    ) -> Tensor:
-        """v with guidance, float32, shaped as `latents`. Samples with as many references run together, if the
-        adapter is used at the noise level of all or of none of them.
-        """
-        assert latents.shape[0] == len(conditioning), (latents.shape, len(conditioning))
-        # In float64 a whole number of thousandths comes back as that number.
-        sigmas = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").expand(len(conditioning))
-        timesteps = (sigmas * NUM_TRAIN_TIMESTEPS).float().to(latents.device)
-        adapted = [self.adapter_use.at(level) for level in sigmas.tolist()]
-        kinds = list(zip(conditioning.num_references, adapted, strict=True))
-        if len(set(kinds)) == 1:
-            gradient = unconditional_gradient
-            return self._guided(latents, timesteps, conditioning, guidance_scale, gradient, adapted[0])
-        result = torch.zeros_like(latents, dtype=torch.float32)
-        for kind in sorted(set(kinds)):
-            rows = [row for row, other in enumerate(kinds) if other == kind]
-            unused = conditioning.num_slots - kind[0]
-            result[rows, :, unused:] = self._guided(
-                latents[rows, :, unused:],
-                timesteps[rows],
-                conditioning.select(rows),
-                guidance_scale,
-                unconditional_gradient,
-                kind[1],
-            )
-        return result
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Frames, uint8 [B, F, H, W, 3] on the CPU; as many videos at a time as `clips_at_once` says."""
-        mean, std_inverse = self._latent_statistics(self.vae.dtype)
-        frames, scale = (latents.shape[2] - 1) * self.temporal_scale + 1, self.spatial_scale
-        together = clips_at_once(self.vae, frames, latents.shape[3] * scale, latents.shape[4] * scale)
-        decode = partial(self._decode_clips, self.vae) if together else self._decode_in_chunks
-        shape = (len(latents), frames, latents.shape[3] * scale, latents.shape[4] * scale, 3)
-        videos = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
-        # In equal parts: a compiled decoder is compiled anew for another number of clips.
-        parts = -(-len(latents) // (together or 1))
-        for target, some in zip(
-            torch.tensor_split(videos, parts),
-            torch.tensor_split(latents.to(self.vae.dtype), parts),
-            strict=True,
-        ):
-            video = decode(some / std_inverse + mean)
-            if not torch.isfinite(video).all():
-                raise NumericsError("decode: the VAE's output is not finite; use a float32 VAE")
-            pixels = ((video * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            target.copy_(pixels.permute(0, 2, 3, 4, 1))
-        return videos
-
-    def compile_decoder(self, dtype: torch.dtype) -> None:
-        """Compile the decoding of whole clips, with convolutions in `dtype`: for many clips of one size that
-        only rewards look at. Fast on a GPU, from which frames then come into page-locked memory.
-        """
-
-        def decode(vae: Any, latents: Tensor) -> Tensor:
-            with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
-                return decode_sequence(vae, latents)
-
-        self._decode_clips = torch.compile(decode)
-        self._pinned = self.device.type == "cuda"
-
-    def clear_caches(self) -> None:
-        """Forget everything encoded so far."""
-        for cache in (self._text_cache, self._picture_cache, self._empty_cache):
-            cache.clear()
-
-    def _guided(
+    def _run(
         self,
         latents: Tensor,
         timesteps: Tensor,
         conditioning: Conditioning,
-        scale: float,
-        gradient: bool,
-        adapted: bool,
+        branch: flow.Branch,
+        embeds: Tensor,
     ) -> Tensor:
-        """v of samples with one number of references, with the adapter or as the base. A scale of 1 is the
-        conditional pass alone; an adapter with guidance of its own, other than `scale`, takes a third pass.
-        """
-        dtype = self.transformer.patch_embedding.weight.dtype
-        control, hidden = conditioning.control.to(dtype), latents.to(dtype)
+        assert isinstance(conditioning, VaceConditioning)
+        assert branch != "none", "VACE has no pass without the references"
+        output: Tensor = self.transformer(
+            hidden_states=latents,
+            timestep=timesteps,
+            encoder_hidden_states=embeds,
+            control_hidden_states=conditioning.control.to(latents.dtype),
+            return_dict=False,
+        )[0]
+        return output
 
-        def forward(embeds: Tensor) -> Tensor:
-            output: Tensor = self.transformer(
-                hidden_states=hidden,
-                timestep=timesteps,
-                encoder_hidden_states=embeds.to(dtype),
-                control_hidden_states=control,
-                return_dict=False,
-            )[0]
-            return output.float()
-
-        weight = self.adapter_use.guidance if adapted and scale != 1 else None
-        # With the g of guidance itself, guide(base) + g (adapted - base) is guide(adapted): no third pass.
-        alone = weight == scale
-        as_base = partial(adapter_disabled, self.transformer)
-        with nullcontext() if adapted and (weight is None or alone) else as_base():
-            v_cond = forward(conditioning.prompt_embeds)
-            if scale == 1:
-                return v_cond
-            assert conditioning.negative_embeds is not None, "guidance needs negatives"
-            with (
-                torch.set_grad_enabled(gradient and torch.is_grad_enabled()),
-                as_base() if alone else nullcontext(),
-            ):
-                v_uncond = forward(conditioning.negative_embeds)
-        guided = flow.guide(v_cond, v_uncond, scale)
-        if weight is None or alone:
-            return guided
-        return flow.add_change(guided, forward(conditioning.prompt_embeds), v_cond, weight)
-
-    def _texts(self, texts: Sequence[str]) -> Tensor:
-        """[B, L, D]: embeddings of texts, zeros behind the end of each, as the stock pipeline makes them."""
-        cleaned = [_clean(text) for text in texts]
-        return torch.stack([self._text_cache.get(text, partial(self._encode_text, text)) for text in cleaned])
-
-    def _encode_text(self, cleaned: str) -> Tensor:
-        """[L, D]: the embedding of one cleaned text."""
-        tokens = self.tokenizer(cleaned).input_ids
-        unused = self.text_length - len(tokens)
-        assert unused >= 0, "a text is checked before it is encoded"
-        # Padded by hand: a tokenizer told to pad pads for every thread that is using it at that moment.
-        ids = torch.tensor([tokens + [self.tokenizer.pad_token_id] * unused], device=self.device)
-        mask = torch.tensor([[1] * len(tokens) + [0] * unused], device=self.device)
-        embeds: Tensor = self.text_encoder(ids, mask).last_hidden_state[0]
-        return torch.where(mask[0, :, None] > 0, embeds, torch.zeros_like(embeds))
+    def _letterbox(self, person: Reference, height: int, width: int) -> Tensor:
+        return letterbox(person, height, width, self.spatial_scale)
 
     def _control(self, people: Sequence[Reference], geometry: Geometry, slots: int) -> Tensor:
         """[2z + s*s, slots + T, h, w]: per frame the latent to keep, the latent to change, and the mask."""
-        size = (geometry.height, geometry.width)
-        pictures = [
-            self._picture_cache.get((person.hash, size), partial(self._encode_picture, person, *size))
-            for person in reversed(people)
-        ]
-        shape = (3, geometry.num_frames, *size)
-        empty = self._empty_cache.get(shape, lambda: self._encode_pixels(torch.zeros(shape)))
+        pictures = [self._picture(person, geometry) for person in reversed(people)]
+        empty = self._empty_video(geometry)
         keep = torch.cat([*pictures, empty], dim=1)
         change = torch.cat([torch.zeros_like(picture) for picture in pictures] + [empty], dim=1)
         mask = keep.new_ones(self.spatial_scale**2, *keep.shape[1:])
@@ -292,38 +103,3 @@ class VaceBackbone:
         control = torch.cat([keep, change, mask])
         unused = control.new_zeros(control.shape[0], slots - len(people), *control.shape[2:])
         return torch.cat([unused, control], dim=1)
-
-    def _encode_picture(self, person: Reference, height: int, width: int) -> Tensor:
-        """[z, 1, h, w]: the latent of a reference, encoded as a video of one frame."""
-        return self._encode_pixels(letterbox(person, height, width, self.spatial_scale)[:, None])
-
-    def _encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Normalised latents [z, T, h, w] of pixels [3, F, H, W] in [-1, 1]."""
-        dtype = self.vae.dtype
-        video = pixels[None].to(self.device, dtype)
-        if clips_at_once(self.vae, *pixels.shape[1:]):
-            latents = encode_sequence(self.vae, video).chunk(2, dim=1)[0]
-        else:
-            latents = self.vae.encode(video).latent_dist.mode()
-        mean, std_inverse = self._latent_statistics(torch.float32)
-        normalised: Tensor = ((latents.float() - mean) * std_inverse).to(dtype)[0]
-        return normalised
-
-    def _decode_in_chunks(self, z: Tensor) -> Tensor:
-        """What `decode_sequence` gives, within the memory of a few frames."""
-        video: Tensor = self.vae.decode(z, return_dict=False)[0]
-        return video
-
-    def _latent_statistics(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / std of the latents, [1, z, 1, 1, 1]."""
-        shape, config = (1, -1, 1, 1, 1), self.vae.config
-        mean = torch.tensor(config.latents_mean).view(shape).to(self.device, dtype)
-        return mean, (1.0 / torch.tensor(config.latents_std).view(shape)).to(self.device, dtype)
-
-
-def _clean(text: str) -> str:
-    """The text as the stock pipeline cleans it: mojibake mended, HTML entities decoded, spaces single."""
-    from diffusers.pipelines.wan.pipeline_wan_vace import prompt_clean
-
-    cleaned: str = prompt_clean(text)
-    return cleaned

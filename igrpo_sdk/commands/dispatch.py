@@ -4,10 +4,11 @@ A command is a typed function that an installed package names in the entry point
 dot in the name is a space on the command line (`train.world` is `igrpo train world`). Its signature and
 docstring are the parser: a positional-only parameter is one argument and `*args` takes all that follow, a
 `bool` that is False by default is a flag, a list of strings is an option that may be repeated, one of numbers
-takes several, every other parameter is an option. Nothing is imported until a command runs, so that
-`igrpo --help` is quick.
+takes several, every other parameter is an option, and a dataclass is an option for each of its fields.
+Nothing is imported until a command runs, so that `igrpo --help` is quick.
 
-Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted.
+Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import ast
 import difflib
 import inspect
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -26,6 +30,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from igrpo_sdk.errors import Cancelled, IgrpoError
 
 if TYPE_CHECKING:
+    from docstring_parser import Docstring
     from jsonargparse import ArgumentParser
 
 
@@ -34,12 +39,23 @@ __all__ = ["COMMAND_GROUP", "build_parser", "main", "run"]
 COMMAND_GROUP = "igrpo_sdk.commands"
 """The entry point group that commands are found in."""
 
-_INTERRUPTED = "igrpo: interrupted; no unfinished file was left"
+_SPINS = 4000
+"""How often a thread of OpenMP (GNU's, which PyTorch uses) looks for work before it sleeps. Left to itself it
+looks for milliseconds: beside other busy processes that makes a step several times slower, for nothing.
+"""
 _SHORT = {"output": "-o"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` (by default the process's own) ask for; return the exit code."""
+    """Run the command that `arguments` (by default the process's own) ask for; return the exit code.
+
+    Threads of a command sleep instead of spinning, unless OMP_WAIT_POLICY or GOMP_SPINCOUNT says otherwise;
+    a request to terminate ends it as an interrupt does.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -47,6 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as in `igrpo --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+class _Terminated(KeyboardInterrupt):
+    """The process was asked to end: it cleans up as after an interrupt."""
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second request must not break the cleaning up
+    raise _Terminated
 
 
 def _dispatch(words: list[str]) -> int:
@@ -77,15 +102,14 @@ def run(load: Callable[[], Callable[..., Any]], name: str, words: Sequence[str],
         return int(_call(function, build_parser(function, name), words) or 0)
     except SystemExit as stop:  # argparse: 0 after --help, 2 after bad usage
         return stop.code if isinstance(stop.code, int) else 2
-    except (KeyboardInterrupt, Cancelled):
-        print(_INTERRUPTED, file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Cancelled) as stop:
+        return _stopped(stop)
     except BrokenPipeError:
         raise
     except Exception as error:
-        if _was_interrupted(error):
-            print(_INTERRUPTED, file=sys.stderr)
-            return 130
+        interrupt = _interrupt_behind(error)
+        if interrupt is not None:
+            return _stopped(interrupt)
         if debug:
             traceback.print_exc()
         reason = " ".join(str(error).split())
@@ -95,47 +119,88 @@ def run(load: Callable[[], Callable[..., Any]], name: str, words: Sequence[str],
         return 1
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether an interrupt is behind `error`: compiled modules turn one into a failed import."""
+def _stopped(stop: BaseException) -> int:
+    """Say that a command was stopped; return the exit code."""
+    terminated = isinstance(stop, _Terminated)
+    word = "terminated" if terminated else "interrupted"
+    print(f"igrpo: {word}; no unfinished file was left", file=sys.stderr)
+    return 143 if terminated else 130
+
+
+def _interrupt_behind(error: BaseException | None) -> BaseException | None:
+    """The interrupt behind `error`, if there is one: compiled modules turn one into a failed import."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One argument of a command: a parameter of its function, or a field of one that is a dataclass."""
+
+    name: str
+    hint: Any
+    default: Any
+    about: str
+    kind: Any = inspect.Parameter.KEYWORD_ONLY
+
+    def add_to(self, parser: ArgumentParser) -> None:
+        """Tell the parser."""
+        wanted: dict[str, Any] = {"help": self.about, "default": self.default}
+        if self.default is inspect.Parameter.empty:
+            wanted = {"help": self.about, "required": True}
+        flags = (*([_SHORT[self.name]] if self.name in _SHORT else []), f"--{self.name}")
+        place = {"type": self.hint, "metavar": self.name.upper(), "help": self.about}
+        if self.kind is inspect.Parameter.VAR_POSITIONAL:
+            parser.add_argument(self.name, nargs="+", **place)
+        elif self.kind is inspect.Parameter.POSITIONAL_ONLY:
+            parser.add_argument(self.name, **place)
+        elif self.default is False:
+            parser.add_argument(*flags, action="store_true", help=self.about)
+        elif self.hint in (list[str], list[str] | None):  # --set a=1 --set b=2
+            parser.add_argument(*flags, action="append", type=str, **wanted)
+        elif self.hint == list[float] | None:  # --scale 1 1.5
+            parser.add_argument(*flags, nargs="+", type=float, **wanted)
+        else:
+            parser.add_argument(*flags, type=self.hint, **wanted)
 
 
 def build_parser(function: Callable[..., Any], name: str) -> ArgumentParser:
-    """The parser of a command, from the signature and the Google-style docstring of its function."""
+    """The parser of a command, from the signature and the Google-style docstring of its function.
+
+    Of a parameter that is a dataclass each field is an option, with its docstring.
+    """
     import docstring_parser
     from jsonargparse import ArgumentParser
 
     text = docstring_parser.parse(function.__doc__ or "")
-    helps = {item.arg_name.lstrip("*"): item.description or "" for item in text.params}
     parser = ArgumentParser(prog=f"igrpo {name}", description=text.short_description)
-    hints = get_type_hints(function)
-    by_hand: set[str | int] = set()
-    for parameter in inspect.signature(function).parameters.values():
-        name, about = parameter.name, helps.get(parameter.name, "")
-        wanted: dict[str, Any] = {"default": parameter.default}
-        if parameter.default is parameter.empty:
-            wanted = {"required": True}
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            parser.add_argument(name, nargs="+", type=hints[name], metavar=name.upper(), help=about)
-        elif parameter.kind is parameter.POSITIONAL_ONLY:
-            parser.add_argument(name, type=hints[name], metavar=name.upper(), help=about)
-        elif parameter.default is False:
-            parser.add_argument(f"--{name}", action="store_true", help=about)
-        elif hints[name] in (list[str], list[str] | None):  # --set a=1 --set b=2
-            parser.add_argument(f"--{name}", action="append", type=str, help=about, **wanted)
-        elif hints[name] == list[float] | None:  # --scale 1 1.5
-            parser.add_argument(f"--{name}", nargs="+", type=float, help=about, **wanted)
-        elif name in _SHORT:
-            flags = (_SHORT[name], f"--{name}")
-            parser.add_argument(*flags, type=hints[name], help=about, **wanted)
-        else:
-            continue
-        by_hand.add(name)
-    parser.add_function_arguments(function, as_group=False, skip=by_hand, fail_untyped=True)
+    for option in _options(function):
+        option.add_to(parser)
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     return parser
+
+
+def _options(function: Callable[..., Any]) -> Iterator[_Option]:
+    """The arguments of a command, in the order of its signature."""
+    import docstring_parser
+
+    hints, empty = get_type_hints(function), inspect.Parameter.empty
+    abouts = _abouts(docstring_parser.parse(function.__doc__ or ""))
+    for name, parameter in inspect.signature(function).parameters.items():
+        if not is_dataclass(hints[name]):
+            yield _Option(name, hints[name], parameter.default, abouts.get(name, ""), parameter.kind)
+            continue
+        inner = get_type_hints(hints[name])
+        told = _abouts(docstring_parser.parse_from_object(hints[name]))
+        for field in fields(hints[name]):
+            default = empty if field.default is MISSING else field.default
+            yield _Option(field.name, inner[field.name], default, told.get(field.name, ""))
+
+
+def _abouts(text: Docstring) -> dict[str, str]:
+    """What a docstring says of each parameter."""
+    return {item.arg_name.lstrip("*"): item.description or "" for item in text.params}
 
 
 def _call(function: Callable[..., Any], parser: ArgumentParser, words: Sequence[str]) -> Any:
@@ -143,14 +208,19 @@ def _call(function: Callable[..., Any], parser: ArgumentParser, words: Sequence[
     # Options are spelt as parameters are, with underscores; dashes are what many people type.
     spelt = [_underscored(word) if word.startswith("--") else word for word in words]
     options = parser.instantiate(parser.parse_args(spelt))
-    values = {key: getattr(options, key) for key in vars(options) if key != "debug"}
+    hints, values = get_type_hints(function), vars(options)
     positional: list[Any] = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append(values.pop(parameter.name))
+    named: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(hints[name]):
+            named[name] = hints[name](**{field.name: values[field.name] for field in fields(hints[name])})
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(values[name])
         elif parameter.kind is parameter.VAR_POSITIONAL:
-            positional += values.pop(parameter.name)
-    return function(*positional, **values)
+            positional += values[name]
+        else:
+            named[name] = values[name]
+    return function(*positional, **named)
 
 
 def _underscored(word: str) -> str:

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from igrpo_sdk.commands.options import named_pictures
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
-from igrpo_sdk.identity.measuring import find_people, measure
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.identity.plot import PLOT_SUFFIXES
 from igrpo_sdk.identity.report import IdentityReport
 from igrpo_sdk.media.decoding import sample_frames
-from igrpo_sdk.media.video import check_output_path
-from igrpo_sdk.references import Reference
+from igrpo_sdk.media.files import check_output_path
+from igrpo_sdk.references import load_people
 
 __all__ = ["score"]
 
@@ -48,7 +50,8 @@ def score(
     Args:
         video: A .mp4, .mov, .m4v, .webm, .mkv or .gif file, of any program. Of a long one every second,
             fourth, ... frame is measured.
-        ref: A picture of a person to look for; once for each person.
+        ref: A picture of a person to look for; once for each person. A name can stand before it, as in
+            ann=ann.jpg.
         json: Print the whole report as JSON instead of a table.
         plot: Also draw the report: .png, .svg or .pdf.
         pack: "tiny" for rendered people, a folder with a pack of insightface models, or one of insightface's
@@ -60,7 +63,7 @@ def score(
     """
     if plot is not None:
         check_output_path(plot, overwrite, PLOT_SUFFIXES)
-    pictures = [Reference.load(source) for source in ref]
+    pictures = load_people(named_pictures(ref))
     chosen = None if face_index is None else _numbers(face_index)
     sampled = sample_frames(video)
     told = [*sampled.warnings]

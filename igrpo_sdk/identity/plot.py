@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import DependencyError, InputError
-from igrpo_sdk.identity.measuring import Person
-from igrpo_sdk.identity.report import Box, IdentityReport
-from igrpo_sdk.media.video import check_output_path, written_whole
+from igrpo_sdk.identity.numbers import Box, ReportNumbers
+from igrpo_sdk.identity.people import Person
+from igrpo_sdk.media.files import check_output_path, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ _WIDTH, _LEFT, _RIGHT, _TOP, _CURVES, _HEADER, _BOTTOM = 10.0, 1.25, 0.35, 0.95,
 
 
 def save_plot(
-    report: IdentityReport,
+    report: ReportNumbers,
     frames: NDArray[np.uint8],
     path: str | os.PathLike[str],
     people: Sequence[Person] = (),
@@ -44,7 +44,7 @@ def save_plot(
     """Draw a report and write the picture (.png, .svg or .pdf); returns its path.
 
     The file appears whole or not at all. Arguments are those of `draw_report`; raises InputError and
-    ResourceError as `video.check_output_path` does.
+    ResourceError as `files.check_output_path` does.
     """
     target = check_output_path(path, overwrite, PLOT_SUFFIXES)
     figure = draw_report(report, frames, people)
@@ -53,13 +53,13 @@ def save_plot(
     return target
 
 
-def draw_report(report: IdentityReport, frames: NDArray[np.uint8], people: Sequence[Person] = ()) -> Figure:
+def draw_report(report: ReportNumbers, frames: NDArray[np.uint8], people: Sequence[Person] = ()) -> Figure:
     """A matplotlib figure of a report.
 
     Args:
         report: what was measured.
         frames: the frames it was measured on, uint8 (T, H, W, 3).
-        people: of the references, as `measuring.find_people` gives them, to show their pictures.
+        people: of the references, as `people.find_people` gives them, to show their pictures.
 
     Raises InputError when frames or people are not those of the report, DependencyError without matplotlib.
     """
@@ -103,7 +103,7 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
     return figure.add_axes((left / whole_width, low, width / whole_width, height / whole_height))
 
 
-def _draw_title(figure: Figure, report: IdentityReport) -> None:
+def _draw_title(figure: Figure, report: ReportNumbers) -> None:
     """What the report comes down to, in one line."""
     height = figure.get_size_inches()[1]
     left = _LEFT / _WIDTH
@@ -119,7 +119,7 @@ def _draw_title(figure: Figure, report: IdentityReport) -> None:
     figure.text(left, 1 - 0.53 / height, "   ·   ".join(facts), size=9.5, color=_FAINT)
 
 
-def _draw_curves(axes: Axes, report: IdentityReport, limits: tuple[float, float]) -> None:
+def _draw_curves(axes: Axes, report: ReportNumbers, limits: tuple[float, float]) -> None:
     """Similarity over time, the threshold, and the switches."""
     numbers = np.array(report.frame_numbers)
     style: dict[str, Any] = {"linewidth": 2, "markersize": 3.5, "clip_on": False, "zorder": 3}
@@ -167,7 +167,7 @@ def _dress(axes: Axes) -> None:
     )
 
 
-def _draw_header(figure: Figure, report: IdentityReport, k: int, top: float) -> None:
+def _draw_header(figure: Figure, report: ReportNumbers, k: int, top: float) -> None:
     """A person's name and numbers over their faces."""
     person, height = report.people[k], figure.get_size_inches()[1]
     low = 1 - (top + _HEADER - 0.09) / height
@@ -183,7 +183,7 @@ def _draw_header(figure: Figure, report: IdentityReport, k: int, top: float) -> 
 
 def _draw_faces(
     axes: Axes,
-    report: IdentityReport,
+    report: ReportNumbers,
     k: int,
     frames: NDArray[np.uint8],
     shown: Sequence[int],

@@ -1,27 +1,23 @@
-"""Frames to and from mp4, webm and gif files, with the settings that made them inside the file.
-
-A file appears whole or not at all: it is written beside its final name, flushed to the disk, and renamed.
-"""
+"""Frames to and from mp4, webm and gif files, with the settings that made them inside the file."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
-import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igrpo_sdk.errors import InputError, ResourceError
-from igrpo_sdk.media.decoding import SUFFIXES, decode_all, exact_scaling
+from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.decoding import decode_all, exact_scaling
+from igrpo_sdk.media.files import check_output_path, written_whole
 from igrpo_sdk.reading import parse_json
 
 if TYPE_CHECKING:
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
 
     from igrpo_sdk.identity.report import IdentityReport
 
-__all__ = ["IdentityVideo", "check_output_path", "written_whole"]
+__all__ = ["IdentityVideo"]
 
 _SOFTWARE = "igrpo-sdk"
 # Near-transparent quality: clips are short, and what a recogniser sees in one should be the model's doing.
@@ -47,7 +43,7 @@ _MAX_COMMENT = 2**22
 _LARGEST_SIDE = {".mp4": 16384, ".webm": 65534, ".gif": 65535}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class IdentityVideo:
     """A generated clip. `frames`: uint8 [T, H, W, 3], sRGB. `fps`: frames a second, above 0.
 
@@ -79,6 +75,27 @@ class IdentityVideo:
     def __len__(self) -> int:
         """Number of frames."""
         return len(self.frames)
+
+    def __repr__(self) -> str:
+        """The size, and the seed if it is known."""
+        count, height, width = self.frames.shape[:3]
+        seed = f", seed {self.settings['seed']}" if "seed" in self.settings else ""
+        return f"<IdentityVideo: {count} frames of {height}x{width} at {self.fps:g} a second{seed}>"
+
+    def _repr_html_(self) -> str:
+        """The clip in a notebook, playing."""
+        suffix = ".gif" if self.frames.shape[1] % 2 or self.frames.shape[2] % 2 else ".mp4"
+        with tempfile.TemporaryDirectory() as folder:
+            content = self.save(Path(folder, f"clip{suffix}")).read_bytes()
+        data = base64.b64encode(content).decode("ascii")
+        if suffix == ".gif":
+            return f'<img src="data:image/gif;base64,{data}">'
+        return f'<video controls loop muted autoplay src="data:video/mp4;base64,{data}"></video>'
+
+    def write(self, file: BinaryIO, suffix: str = ".mp4") -> None:
+        """Write the clip to an open binary file, as `save` does to a path with this suffix."""
+        with tempfile.TemporaryDirectory() as folder:
+            file.write(self.save(Path(folder, f"clip{suffix}")).read_bytes())
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write the clip to `path` (.mp4, .webm or .gif) and return the path.
@@ -147,87 +164,6 @@ class IdentityVideo:
             return json.dumps(content, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(f"settings: cannot be written as JSON ({error}). Use plain values") from error
-
-
-def check_output_path(
-    path: str | os.PathLike[str], overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES
-) -> Path:
-    """Whether a file can be written to `path`, asked before any model runs. Returns it with links resolved.
-
-    Raises `InputError` for another suffix than those given (by default of videos), a directory, a folder that
-    does not exist, a file that exists (without `overwrite`), or a name the system cannot hold;
-    `ResourceError` if the folder takes no file.
-    """
-    name = f"output {os.fspath(path)!r}"
-    try:
-        target = Path(path).resolve()
-        os.fsencode(target)
-        is_directory, exists, has_folder = target.is_dir(), target.exists(), target.parent.is_dir()
-    except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, a loop of links
-        raise InputError(f"{name}: not a usable file name ({error})") from error
-    if is_directory:
-        raise InputError(f"{name}: is a directory. Add a file name, such as out{suffixes[0]}")
-    if target.suffix.lower() not in suffixes:
-        raise InputError(f"{name}: unknown suffix {target.suffix!r}; use one of {', '.join(suffixes)}")
-    if not has_folder:
-        raise InputError(f"{name}: the folder {str(target.parent)!r} does not exist. Create it first")
-    if exists and not overwrite:
-        raise InputError(
-            f"{name}: exists already. Choose another name or allow overwriting (--overwrite, overwrite=True)"
-        )
-    # Only making a file shows that one can be made: permission bits mean little to root or on a network disk.
-    # This one has no name, so that an interrupt leaves nothing.
-    with _no_new_file(target), tempfile.TemporaryFile(dir=target.parent):
-        return target
-
-
-@contextmanager
-def _no_new_file(target: Path) -> Iterator[None]:
-    """Say of an error of the system that the folder of `target` is at fault."""
-    try:
-        yield
-    except OSError as error:
-        message = f"output {str(target)!r}: its folder takes no new file ({error.strerror}). Choose another"
-        raise ResourceError(message) from error
-
-
-@contextmanager
-def written_whole(target: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path to write to; on success it becomes `target`, on any exception it is removed.
-
-    The file has the permissions that the user's files get.
-    """
-    partial = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
-    try:  # from before it exists
-        with _no_new_file(target):
-            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(partial, target)
-        else:
-            _rename_new(partial, target)
-    except OSError as error:  # FFmpeg's errors from the system are OSError as well
-        message = (
-            f"output {str(target)!r}: could not be written ({error.strerror or error}). Free space there"
-        )
-        raise ResourceError(message) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-
-
-def _rename_new(partial: Path, target: Path) -> None:
-    """Rename without replacing a file that appeared since the check. A hard link is the portable way to do
-    that.
-    """
-    try:
-        os.link(partial, target)
-    except FileExistsError as error:
-        raise InputError(f"output {str(target)!r}: appeared meanwhile; not overwritten") from error
-    except OSError:  # a disk without hard links
-        os.replace(partial, target)
 
 
 def _write_video(path: Path, frames: NDArray[np.uint8], fps: float, comment: str, suffix: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 from loose import load_loose
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.evaluation.results import read_json, write_results
+from igrpo_sdk.media.files import read_json
+from igrpo_sdk.training.evaluation.results import write_results
 from igrpo_sdk.training.policy.config import read_policy_recipe
 
 MEANS = {

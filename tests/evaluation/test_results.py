@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
+from igrpo_sdk.media.files import read_json, write_json
 from igrpo_sdk.training.evaluation.clips import ClipFolder
-from igrpo_sdk.training.evaluation.results import read_json, write_json, write_results
+from igrpo_sdk.training.evaluation.results import write_results
 
 
 def test_clips_come_back_bit_by_bit(tmp_path: Path, frames: NDArray[np.uint8]) -> None:

@@ -17,7 +17,8 @@ from truth import Truth, scene
 from igrpo_sdk.errors import FaceError, InputError
 from igrpo_sdk.identity.analyzer import Analyzer, FaceAnalyzer
 from igrpo_sdk.identity.matching import Switch
-from igrpo_sdk.identity.measuring import find_people, frame_motion, measure
+from igrpo_sdk.identity.measuring import frame_motion, measure
+from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.identity.report import IdentityReport
 
 Frames = NDArray[np.uint8]

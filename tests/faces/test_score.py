@@ -14,8 +14,9 @@ from truth import Truth, scene
 
 from igrpo_sdk import IdentityReport, IdentityVideo, InputError, ResourceError
 from igrpo_sdk.commands.dispatch import main
-from igrpo_sdk.identity.measuring import find_people, measure
+from igrpo_sdk.identity.measuring import measure
 from igrpo_sdk.identity.packs import TINY
+from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.identity.plot import draw_report, save_plot
 from igrpo_sdk.media import decoding
 from igrpo_sdk.media.decoding import decode_all, sample_frames

@@ -11,6 +11,7 @@ from PIL import Image
 from tiny import TEXT_LENGTH, TINY, people, tiny_stock
 
 from igrpo_sdk.backbones.attention import FusibleAttnProcessor
+from igrpo_sdk.config import Guidance
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.sampling import draw_noise
 
@@ -51,7 +52,7 @@ def test_latents_and_frames_equal_stock(stock: Any, count: int, guidance: float)
     assert trajectory.latents.shape == theirs.shape
     assert (trajectory.latents - theirs).norm() <= 1e-4 * theirs.norm()
 
-    frames = pipe.decode(trajectory)[0].numpy()
+    frames = pipe.decode(request, trajectory)[0].numpy()
     stock_frames = (call_stock(stock, references, guidance, "np", latents=noise)[0] * 255).round()
     assert frames.shape == stock_frames.shape
     assert np.abs(frames - stock_frames).max() <= 1  # a value on the edge between two may fall either way
@@ -89,7 +90,7 @@ def test_attention_that_compiles_well_is_that_of_stock_bit_for_bit() -> None:
 
     def run() -> tuple[torch.Tensor, list[Any]]:
         transformer.zero_grad()
-        velocity = pipe.backbone.velocity(latents, 0.5, pipe.encode(request), 1.0)
+        velocity = pipe.backbone.velocity(latents, 0.5, pipe.encode(request), Guidance())
         velocity.square().sum().backward()
         return velocity.detach(), [weight.grad for weight in transformer.parameters()]
 

@@ -12,7 +12,7 @@ from loose import load_loose
 from small_runs import settings, write_prompts, write_recipe
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.policy.log import read_log
+from igrpo_sdk.training.common.log import read_log
 
 STEPS = 2
 

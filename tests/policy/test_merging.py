@@ -15,9 +15,11 @@ from small_runs import settings, write_prompts, write_recipe
 from torch import Tensor
 
 from igrpo_sdk import IdentityPipeline
-from igrpo_sdk.adapters.read import AdapterFile, read_adapter, write_adapter
+from igrpo_sdk.adapters.read import AdapterFile, read_adapter
+from igrpo_sdk.adapters.write import write_adapter
 from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.training.commands import merge_adapters
 from igrpo_sdk.training.common.recipe import build
 from igrpo_sdk.training.policy import merging
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
@@ -82,7 +84,7 @@ def test_the_best_is_written(
     content = yaml.safe_load((trained / "recipe.yaml").read_text())
     recipe = write_recipe(tmp_path, content | {"alarm": {"reward": "motion", "guards": ["motion"]}})
     output = tmp_path / "made"
-    merging.merge_adapters(
+    merge_adapters(
         str(trained / "adapter"), recipe=str(recipe), scale=[1.0, 4.0], output=output, device="cpu"
     )
     [found] = chosen

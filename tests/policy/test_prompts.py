@@ -20,13 +20,14 @@ from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.refinement import complete_prompt
 from igrpo_sdk.sampling import Progress
+from igrpo_sdk.training.commands import refine_prompts
+from igrpo_sdk.training.common.log import read_log
 from igrpo_sdk.training.common.recipe import build
+from igrpo_sdk.training.data.refining import refine_file
 from igrpo_sdk.training.data.rows import read_cases
 from igrpo_sdk.training.policy.config import PolicyRecipe
-from igrpo_sdk.training.policy.log import read_log
 from igrpo_sdk.training.policy.prompts import DrawnAhead, PromptConfig, make_prompts
 from igrpo_sdk.training.policy.trainer import train_policy
-from igrpo_sdk.training.refining import refine_file, refine_prompts
 from igrpo_sdk.training.world.captions import captions, refined_caption
 from igrpo_sdk.training.world.identities import appearances, identity_vectors
 from igrpo_sdk.training.world.naming import reference_description

@@ -16,7 +16,8 @@ from igrpo_sdk import flow
 from igrpo_sdk.adapters.lora import LoraSettings, add_adapter
 from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.backbones.switching import AdapterUse
-from igrpo_sdk.config import GenerationConfig, Geometry, Preset
+from igrpo_sdk.backbones.vace import VaceConditioning
+from igrpo_sdk.config import GenerationConfig, Geometry, Guidance, Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.training.policy.advantages import group_advantages, score_table
@@ -59,7 +60,7 @@ class Toy:
         latents: Tensor,
         sigma: float | Tensor,
         conditioning: Conditioning,
-        guidance_scale: float,
+        guidance: Guidance,
         *,
         unconditional_gradient: bool = True,
     ) -> Tensor:
@@ -81,7 +82,7 @@ class Toy:
     ) -> Conditioning:
         counts = tuple(map(len, references))
         control = torch.zeros(len(counts), 1, SHAPE[1] + max(counts), 3, 3)
-        return Conditioning(torch.zeros(len(counts), 1, 1), None, control, counts)
+        return VaceConditioning(torch.zeros(len(counts), 1, 1), None, counts, max(counts), control)
 
     def decode(self, latents: Tensor) -> Tensor:
         return torch.zeros(len(latents), 5, 12, 12, 3, dtype=torch.uint8)
@@ -100,7 +101,7 @@ def roll(toy: Toy, config: RolloutConfig, some: Sequence[Group], seed: int = 0) 
 
 
 def learner(toy: Toy, exact: bool = False, **objective: object) -> Learner:
-    return Learner(toy, Objective(**objective), 1.0, exact)  # type: ignore[arg-type]
+    return Learner(toy, Objective(**objective), Guidance(), exact)  # type: ignore[arg-type]
 
 
 def gradient(toy: Toy, chunks: Sequence[Chunk], advantage: Tensor, **objective: object) -> Tensor:
@@ -209,7 +210,7 @@ def test_divergence_from_the_model_without_its_adapter(kind: Literal["mean", "ve
     config = RolloutConfig(members=2, batch=2)
     encoded = encode_groups(backbone, settings, [group])
     [chunk] = make_chunks(backbone, pipe.preset, config, settings, encoded, (WINDOW, WINDOW), 0)
-    one = Learner(backbone, Objective(kl=1.0, kl_of=kind, unconditional_gradient=True), 2.5, False)
+    one = Learner(backbone, Objective(kl=1.0, kl_of=kind, unconditional_gradient=True), Guidance(2.5), False)
 
     def pull() -> float:
         for parameter in parameters:
@@ -352,7 +353,7 @@ def test_motion_is_held(monkeypatch: pytest.MonkeyPatch, in_faces: bool) -> None
     """At what is asked for, in all latents or in those of faces; the guidance of the adapter counts."""
     base = Toy()
     monkeypatch.setattr(
-        Learner, "_reference_velocity", lambda self, x, told, given: base.velocity(x, told, given, 1.0)
+        Learner, "_reference_velocity", lambda self, x, told, given: base.velocity(x, told, given, Guidance())
     )
     chunk = roll(base, RolloutConfig(members=8, batch=8), groups(1))[0]
     faces = torch.zeros(8, *SHAPE[1:])

@@ -8,8 +8,8 @@ from torch import nn
 
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import generator, mix
 from igrpo_sdk.training.common.average import Average
-from igrpo_sdk.training.common.seeds import generator, mix
 from igrpo_sdk.training.pretrain.clips import ClipPool, PoolConfig, letterbox_squares, to_video
 from igrpo_sdk.training.pretrain.flow import EARLY, FlowLoss, draw_sigmas, spread_sigmas
 from igrpo_sdk.training.pretrain.latents import head_cells

@@ -21,13 +21,14 @@ from rolled import Held, Say
 
 from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.training.commands import serve_rewards
 from igrpo_sdk.training.rewards.base import Reward, Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward
 from igrpo_sdk.training.rewards.guards import PromptGuard
 from igrpo_sdk.training.rewards.measuring import Measurer
 from igrpo_sdk.training.rewards.remote import TOKEN, RemoteReward, shared_token
 from igrpo_sdk.training.rewards.scoring import RewardError
-from igrpo_sdk.training.rewards.server import RewardServer, read_config, serve_rewards
+from igrpo_sdk.training.rewards.server import RewardServer, read_config
 from igrpo_sdk.training.rewards.wire import decode_rollouts, encode_rollouts
 from igrpo_sdk.training.world.renderer import render_scenes
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import mix
 from igrpo_sdk.training.common.recipe import build, read_recipe
-from igrpo_sdk.training.common.seeds import mix
 from igrpo_sdk.training.evaluation.judge_mean import training_pictures
 from igrpo_sdk.training.pretrain.clips import ClipPool, draw_people, letterbox_squares, to_video
 from igrpo_sdk.training.pretrain.latents import Encoder, LatentConfig, LatentPool, tokenizer_function

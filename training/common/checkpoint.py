@@ -7,9 +7,7 @@ which the next save removes.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import pickle
 import random
 import shutil
@@ -23,9 +21,9 @@ import numpy as np
 import torch
 
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
+from igrpo_sdk.media.files import PARTIAL, directory_whole, file_hash
 
 _MANIFEST = "manifest.json"
-_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -49,19 +47,13 @@ def save(root: Path, step: int, parts: Mapping[str, Any], keep: int = 2) -> Path
     if keep < 1:
         raise InputError(f"keep={keep} must be at least 1")
     final = root / f"step-{step:08d}"
-    partial = final.with_name(final.name + _PARTIAL)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        for stale in root.glob(f"step-*{_PARTIAL}"):
+        for stale in root.glob(f"*step-*{PARTIAL}"):
             shutil.rmtree(stale)
-        partial.mkdir()
-        hashes = {f"{name}.pt": _write_part(partial / f"{name}.pt", part) for name, part in parts.items()}
-        _write_text(partial / _MANIFEST, json.dumps({"step": step, "sha256": hashes}, indent=1))
-        _flush_directory(partial)
-        if final.exists():  # the same step again after a resume: the new one replaces it
-            shutil.rmtree(final)
-        partial.rename(final)
-        _flush_directory(root)
+        with directory_whole(final, overwrite=True) as partial:  # after a resume a step may be written again
+            hashes = {f"{name}.pt": _write_part(partial / f"{name}.pt", part) for name, part in parts.items()}
+            manifest = json.dumps({"step": step, "sha256": hashes}, indent=1)
+            (partial / _MANIFEST).write_text(manifest, "utf-8")
         for old in [path for path in list_checkpoints(root) if path.name <= final.name][:-keep]:
             shutil.rmtree(old)
     except OSError as error:
@@ -79,7 +71,7 @@ def load(path: Path) -> Checkpoint:
     parts: dict[str, Any] = {}
     for name, expected in hashes.items():
         file = path / name
-        if not file.is_file() or _hash(file) != expected:
+        if not file.is_file() or file_hash(file) != expected:
             raise WeightsError(
                 f"checkpoint file {file} is missing or damaged: resume from an older checkpoint"
             )
@@ -116,7 +108,7 @@ def find(root: Path, resume: str | None) -> Checkpoint | None:
 
 def list_checkpoints(root: Path) -> list[Path]:
     """Complete checkpoints under `root`, oldest first."""
-    return sorted(path for path in root.glob("step-*") if path.is_dir() and path.suffix != _PARTIAL)
+    return sorted(path for path in root.glob("step-*") if path.is_dir() and path.suffix != PARTIAL)
 
 
 def random_states() -> dict[str, Any]:
@@ -142,31 +134,10 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
 
 
 def _write_part(path: Path, part: Any) -> str:
-    with path.open("wb") as file:
-        try:
-            torch.save(part, file)
-        except RuntimeError as error:  # what torch's own writer makes of a disk that is full
-            raise OSError(f"torch could not write it: {error}") from error
-        file.flush()
-        os.fsync(file.fileno())
-    return _hash(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Write one file; return its hash."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("wb") as file:  # given a path, torch would write the name into the file
+            torch.save(part, file)
+    except RuntimeError as error:  # what torch's own writer makes of a disk that is full
+        raise OSError(f"torch could not write it: {error}") from error
+    return file_hash(path)

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from igrpo_sdk.errors import InputError, ResourceError, WeightsError
-
-from .results import write_json
+from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.media.files import make_folder, write_json, written_whole
 
 Frames = NDArray[np.uint8]
 
@@ -47,16 +46,12 @@ class ClipFolder:
         refuses.
         """
         picture = self._path(index, ".png")
-        aside = picture.with_suffix(".partial")
         count, height, width, channels = frames.shape
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(picture)
+        with written_whole(picture, overwrite=True) as partial:
             for stale in self.folder.glob(f"{index:04d}.*json"):
                 stale.unlink()
-            Image.fromarray(frames.reshape(count * height, width, channels)).save(aside, "PNG")
-            aside.replace(picture)
-        except OSError as error:
-            raise ResourceError(f"{picture} cannot be written: {error}") from error
+            Image.fromarray(frames.reshape(count * height, width, channels)).save(partial)
         write_json(self._path(index, ".json"), {"num_frames": count, **facts})
 
     def read(self, index: int) -> Clip:

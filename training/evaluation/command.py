@@ -1,4 +1,4 @@
-"""`igrpo eval`: make or take videos of a suite, measure them, compare systems, write numbers and a page.
+"""Evaluation: make or take videos of a suite, measure them, compare systems, write numbers and a page.
 
 Everything is under one folder, each file whole or not there, and what is there is not done again:
 
@@ -21,16 +21,17 @@ from typing import Any
 from igrpo_sdk.backbones.loading import silence_loaders
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
-from igrpo_sdk.media.video import check_output_path, written_whole
+from igrpo_sdk.media.files import check_output_path, read_json, write_text
 from igrpo_sdk.pipeline import IdentityPipeline
 
 from ..data.rows import NAME, Case
 from .comparing import ALL, Row, as_metrics, groups, table
 from .making import SETTINGS_FILE, make_videos, render_videos, scenes_of
 from .measures import JUDGED_EVERY, UNSEEN, Lab, Measures, video_file
+from .options import EvaluationOptions
 from .report import plots
 from .report.page import Evaluation, all_warnings, page
-from .results import hardware, read_json, write_results
+from .results import hardware, write_results
 from .suites import DEFAULT_CASES, load_suite, with_refined_prompts
 
 BASE, ALIGNED, AGAINST, BLANK, TRUE = "base", "aligned", "against", "blank", "true"
@@ -60,110 +61,59 @@ class System:
         return self.rendered or self.model is not None
 
 
-def evaluate(
-    output: Path,
-    model: str | None = None,
-    adapter: str | None = None,
-    against: str | None = None,
-    videos: list[str] | None = None,
-    floor: bool = False,
-    ceiling: bool = False,
-    refined: bool = False,
-    suite: str = "world",
-    cases: int | None = None,
-    pack: str = "tiny",
-    device: str = "auto",
-    batch: int | None = None,
-    workers: int | None = None,
-    no_judge: bool = False,
-    partial: bool = False,
-    videos_only: bool = False,
-) -> None:
-    """Measure how well people stay themselves over a suite of cases, and compare models.
+def evaluate(options: EvaluationOptions) -> None:
+    """Make and measure the videos of all systems, and write and print what was found.
 
-    Args:
-        output: Folder for videos, measures, results.json and report.html. A run that ended goes on there.
-        model: A model to evaluate, called base: a preset's name, a directory, or a Hub repository. Without
-            its adapter, if it has one.
-        adapter: An adapter of the model, called aligned, compared with the base case by case: a directory, a
-            .safetensors file, a Hub repository, or "default" for the model's own.
-        against: Another model, called against, compared with the base case by case.
-        videos: NAME=DIR: videos that were made elsewhere, DIR/ID.mp4, .webm or .gif for each case. May be
-            repeated; without a model the first is the base.
-        floor: Also evaluate the model with blank references, called blank: what is found when nobody could
-            be shown.
-        ceiling: Also evaluate the suite's scenes as the world renders them, called true: what is found of a
-            video without a fault.
-        refined: Give all models prompts completed with what is visible of each person: the world's own words,
-            or each line's "refined_prompt" (`igrpo train refine-prompts` writes it).
-        suite: "world", or a JSON Lines file with references and prompt on each line (docs/evaluation.md).
-        cases: How many cases, shared evenly by the parts; by default 200 of "world", all of a file.
-        pack: Face pack of the analyzer: "tiny" for rendered people, a folder, or one of insightface's own.
-        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is; for making videos.
-        batch: Videos made at once; by default 1 on a CPU and 4 elsewhere.
-        workers: Processes of the judge; by default one for each core.
-        no_judge: Leave the independent judge out.
-        partial: Leave out cases whose video is missing or unreadable in some system, instead of an error.
-        videos_only: Stop when the videos are made, such as on a machine with a GPU and nothing else. The same
-            command without this measures them, there or where the folder was copied to.
+    What is there of an earlier run is not done again. Raises InputError for options that make no sense.
     """
-    systems = choose_systems(output, model, adapter, against, videos or [], floor, ceiling)
+    output = options.output
+    systems = choose_systems(options)
     _check_folder(output)
-    chosen = load_suite(suite, cases, output)
-    if ceiling:
+    chosen = load_suite(options.suite, options.cases, output)
+    if options.ceiling:
         scenes_of(chosen)  # before any video is made
-    if refined:
+    if options.refined:
         chosen = with_refined_prompts(chosen)
-    if videos_only:
-        make(systems, chosen, device, batch)
+    if options.videos_only:
+        make(systems, chosen, options.device, options.batch)
         return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        analyzer = FaceAnalyzer.load(pack)
+        analyzer = FaceAnalyzer.load(options.pack)
     told = [str(warning.message) for warning in caught]
     plots.require_matplotlib()
-    lab = Lab(output / "measures", analyzer, not no_judge, workers)
+    lab = Lab(output / "measures", analyzer, not options.no_judge, options.workers)
     lab.check_references(chosen)
-    if not partial:
+    if not options.partial:
         _check_complete(systems, chosen)
-    make(systems, chosen, device, batch)
+    make(systems, chosen, options.device, options.batch)
     problems = {system.name: lab.measure(system.name, chosen, system.videos) for system in systems}
-    kept = _without_problems(chosen, problems, partial)
+    kept = _without_problems(chosen, problems, options.partial)
     told += [f"{name}: left out: {problem}" for name, some in problems.items() for problem in some.values()]
     results = {system.name: [lab.read(system.name, case) for case in kept] for system in systems}
-    facts = _facts(systems, suite + " with refined prompts" * refined, chosen, results, lab)
-    words: dict[str, str | int | None] = {"model": model, "adapter": adapter, "against": against}
-    words |= {"suite": suite, "cases": len(chosen), "pack": pack}
-    flags = {"floor": floor, "ceiling": ceiling, "refined": refined, "no_judge": no_judge, "partial": partial}
-    command = _command(words, videos or [], flags)
-    publish(output, systems, results, facts, told, command)
+    suite = options.suite + " with refined prompts" * options.refined
+    facts = _facts(systems, suite, chosen, results, lab)
+    publish(output, systems, results, facts, told, _command(options, len(chosen)))
 
 
-def choose_systems(
-    output: Path,
-    model: str | None,
-    adapter: str | None,
-    against: str | None,
-    videos: Sequence[str],
-    floor: bool,
-    ceiling: bool,
-) -> list[System]:
+def choose_systems(options: EvaluationOptions) -> list[System]:
     """The systems of a command, the base first. Raises InputError for a choice that makes no sense."""
-    if model is None and (floor or against is not None or adapter is not None):
+    model, adapter, against = options.model, options.adapter, options.against
+    if model is None and (options.floor or against is not None or adapter is not None):
         raise InputError("model: none given; --floor, --adapter and --against compare with --model")
     if adapter == "none":
         raise InputError("adapter: 'none' is the base, which is always there; give an adapter")
-    made = output / "videos"
+    made = options.output / "videos"
     systems = [] if model is None else [System(BASE, made / BASE, model)]
     systems += [] if adapter is None else [System(ALIGNED, made / ALIGNED, model, adapter)]
     systems += [] if against is None else [System(AGAINST, made / AGAINST, against)]
-    for given in videos:
+    for given in options.videos or []:
         name, equals, folder = given.partition("=")
         if not equals or not NAME.fullmatch(name):
             raise InputError(f"videos: {given!r}; give NAME=DIR, such as other=videos/other")
         systems.append(System(name, Path(folder)))
-    systems += [System(BLANK, made / BLANK, model, blank=True)] if floor else []
-    systems += [System(TRUE, made / TRUE, rendered=True)] if ceiling else []
+    systems += [System(BLANK, made / BLANK, model, blank=True)] if options.floor else []
+    systems += [System(TRUE, made / TRUE, rendered=True)] if options.ceiling else []
     names = [system.name.lower() for system in systems]  # they name folders, also where case does not count
     if not systems:
         raise InputError("model: none given, and no videos; give --model or --videos NAME=DIR")
@@ -208,8 +158,7 @@ def publish(
     metrics["counts"] = {"cases": counts.pop(ALL), "parts": counts}
     videos = {system.name: system.videos for system in systems}
     found = Evaluation(results, videos, rows, {**facts, "command": command}, notes, warned)
-    with written_whole(output / "report.html", overwrite=True) as aside:
-        aside.write_text(page(found), encoding="utf-8")
+    write_text(output / "report.html", page(found))
     made = ", ".join(sorted({s["hardware"] for s in _settings(systems).values()})) or "elsewhere"
     write_results(output / "results.json", command, f"videos: {made}; measures: {hardware()}", metrics, notes)
     for warning in told:
@@ -344,17 +293,13 @@ def _headlines(rows: Sequence[Row]) -> Iterator[str]:
             yield "  ".join([f"{row.words + ', ' + row.by:43}", *(f"{cell:>{width}}" for cell in cells)])
 
 
-def _command(options: Mapping[str, Any], videos: Sequence[str], flags: Mapping[str, bool]) -> str:
-    """The command line that makes these numbers again."""
-    defaults = {
-        "model": None,
-        "adapter": None,
-        "against": None,
-        "suite": "world",
-        "cases": DEFAULT_CASES,
-        "pack": "tiny",
-    }
-    words = [f"--{name}={value}" for name, value in options.items() if value != defaults[name]]
-    words += [f"--videos={given}" for given in videos]
-    words += [f"--{name}" for name, on in flags.items() if on]
+def _command(options: EvaluationOptions, cases: int) -> str:
+    """The command line that makes these numbers again; `cases` is how many there were."""
+    values = {name: getattr(options, name) for name in ("model", "adapter", "against", "suite")}
+    values |= {"cases": cases, "pack": options.pack}
+    left_out = {"suite": "world", "cases": DEFAULT_CASES, "pack": "tiny"}
+    words = [f"--{name}={value}" for name, value in values.items() if value != left_out.get(name)]
+    words += [f"--videos={given}" for given in options.videos or []]
+    flags = ("floor", "ceiling", "refined", "no_judge", "partial")
+    words += [f"--{name}" for name in flags if getattr(options, name)]
     return shlex.join(["igrpo", "eval", *words, "--output=DIR"])

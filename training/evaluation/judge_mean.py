@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from igrpo_sdk.media.files import write_json
+
 from ..world.identities import SPLITS
 from ..world.renderer import render_references, render_scenes
 from ..world.scenes import sample_scene
 from .judge import DEFAULT_SHORT_SIDE, EMBEDDING_SIZE, MEAN_FILE, Judge
-from .results import write_json
 
 
 def training_pictures(people: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.media.files import read_json, write_json
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.provenance import weights_mark
@@ -19,7 +20,7 @@ from ..data.rows import Case
 from ..pretrain.clips import CLIP
 from ..world.renderer import render_scenes
 from ..world.scenes import Scene
-from .results import hardware, read_json, write_json
+from .results import hardware
 
 SETTINGS_FILE = "system.json"
 """Beside the videos: what made them."""

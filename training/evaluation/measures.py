@@ -22,17 +22,18 @@ from tqdm import tqdm
 
 from igrpo_sdk.errors import FaceError, InputError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
-from igrpo_sdk.identity.measuring import find_people, measure
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.identity.report import SCHEMA as REPORT_SCHEMA
 from igrpo_sdk.identity.report import IdentityReport
 from igrpo_sdk.media.decoding import READABLE, Sampled, sample_frames
+from igrpo_sdk.media.files import read_json, write_json
 from igrpo_sdk.references import Reference
 
 from ..data.rows import Case
 from ..reader.network import WEIGHTS, Followed, Reading, SceneReader, follow, load_reader
 from .judge import Judge, JudgedFrame, judge_references, judge_signature, judge_videos
 from .ownership import OwnedVideo, own_video
-from .results import read_json, write_json
 from .suites import file_hash
 
 SCHEMA = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import subprocess
@@ -12,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.media.files import write_json
 
 _PACKAGES = (
     "igrpo-sdk",
@@ -94,23 +93,3 @@ def write_results(
         "notes": list(notes),
     }
     write_json(path, content)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; numbers that are not finite are refused with ValueError."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    aside = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise ResourceError(f"{path} cannot be written: {error}") from error
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote; InputError when the file is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None

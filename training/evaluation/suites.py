@@ -13,7 +13,6 @@ Any other suite is a JSON Lines file in the format of training data, see `datase
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -26,7 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.media.video import written_whole
+from igrpo_sdk.media import files
+from igrpo_sdk.seeds import dice
 
 from ..data.rows import FIELDS, Case, read_cases
 from ..reader.network import appearance_vectors
@@ -99,7 +99,7 @@ def world_case(part: str, index: int) -> Case:
     """Case `index` of a part of the built-in suite. Its references are file names, see `export`."""
     if part not in WORLD_PARTS or index < 0:
         raise InputError(f"part {part!r}, case {index}: use {', '.join(WORLD_PARTS)} and 0 or more")
-    rng = random.Random(f"identity-{part}-{index}")
+    rng = dice("identity", part, index)
     people, actions = _cast(part, index, rng)
     places = list(PLACES_BY_COUNT[len(people)])
     rng.shuffle(places)
@@ -175,10 +175,9 @@ def export(cases: Sequence[Case], folder: Path) -> list[Case]:
         if all(path.is_file() for path in case.references):
             continue
         for path, picture in zip(case.references, reference_pictures(case.scene), strict=True):
-            with written_whole(path, overwrite=True) as partial:
+            with files.written_whole(path, overwrite=True) as partial:
                 Image.fromarray(picture).save(partial)
-    with written_whole(folder / "suite.jsonl", overwrite=True) as partial:
-        partial.write_text("".join(_line(case) + "\n" for case in cases), encoding="utf-8")
+    files.write_text(folder / "suite.jsonl", "".join(_line(case) + "\n" for case in cases))
     return placed
 
 
@@ -190,7 +189,6 @@ def _line(case: Case) -> str:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, 16 hexadecimal digits. Raises InputError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return files.file_hash(path)[:16]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from None

@@ -1,8 +1,7 @@
-"""The log of a run: `metrics.jsonl` for programs, TensorBoard for eyes, one line a step for people."""
+"""The log of an alignment: a `MetricLog`, and TensorBoard for eyes."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -16,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igrpo_sdk.errors import DependencyError, InputError
+from igrpo_sdk.errors import DependencyError
 
+from ..common.log import MetricLog
 from ..rewards.scoring import Counts
 
-__all__ = ["PolicyLog", "read_log"]
-
-_FILE = "metrics.jsonl"
+__all__ = ["PolicyLog"]
 
 
 class PolicyLog:
@@ -30,9 +28,9 @@ class PolicyLog:
 
     def __init__(self, output: Path, writes: bool) -> None:
         """Raises DependencyError without tensorboardX."""
-        self._file = output / _FILE
         self._scores: dict[str, float] = {}
         self._seconds: dict[str, float] = defaultdict(float)
+        self._log: MetricLog | None = None
         self._board: Any = None
         if writes:
             try:
@@ -41,7 +39,7 @@ class PolicyLog:
                 raise DependencyError(
                     f"tensorboardX is missing ({error}): pip install 'igrpo-sdk[train]'"
                 ) from None
-            output.mkdir(parents=True, exist_ok=True)
+            self._log = MetricLog(output)
             self._board = SummaryWriter(str(output / "tensorboard"))
 
     def __enter__(self) -> PolicyLog:
@@ -93,18 +91,12 @@ class PolicyLog:
         self._seconds.clear()
 
     def event(self, name: str, step: int, elapsed: float, values: Mapping[str, Any]) -> None:
-        """Write numbers or words under a name; what is not finite is left out."""
-        if self._board is None:
+        """`MetricLog.event`; the numbers are shown in TensorBoard too."""
+        if self._log is None:
             return
-        kept = {k: v for k, v in values.items() if not (isinstance(v, float) and not math.isfinite(v))}
-        row = {"event": name, "step": step, "elapsed": round(elapsed, 2), **kept}
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        for key, value in kept.items():
+        for key, value in self._log.event(name, step, elapsed, values).items():
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{name}/{key}", value, step)
-        shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in kept.items())
-        print(f"[{name}] step {step} elapsed {elapsed:.1f}", *shown, flush=True)
 
     def videos(self, name: str, step: int, videos: Sequence[Tensor]) -> None:
         """Show videos uint8 [F, H, W, 3]: their first, middle and last frames, a row each."""
@@ -112,13 +104,3 @@ class PolicyLog:
             return
         rows = [video[[0, len(video) // 2, -1]].permute(1, 0, 2, 3).flatten(1, 2) for video in videos]
         self._board.add_image(name, torch.cat(rows).numpy(), step, dataformats="HWC")
-
-
-def read_log(output: Path, event: str) -> list[dict[str, Any]]:
-    """The rows of a run's log with this event; InputError for a log that is missing or damaged."""
-    path = output / _FILE
-    try:
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); give the output folder of a run") from None
-    return [row for row in rows if row["event"] == event]

@@ -1,4 +1,4 @@
-"""`igrpo train merge`: one adapter of one or several, as strong as is best.
+"""Merging: one adapter of one or several, as strong as is best.
 
 A run may go in the right direction, but too far or not far enough. What runs of different seeds learned
 alike stays in their mean, what each picked up by chance becomes less (WARP, arXiv 2406.16768), so that more
@@ -19,18 +19,20 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk.adapters.info import AdapterInfo
-from igrpo_sdk.adapters.read import MAX_SCALE, AdapterFile, read_adapter, write_adapter
+from igrpo_sdk.adapters.read import AdapterFile, read_adapter
+from igrpo_sdk.adapters.use import MAX_SCALE
+from igrpo_sdk.adapters.write import write_adapter
 from igrpo_sdk.config import check_number
 from igrpo_sdk.errors import InputError
 
-from .config import PolicyRecipe, read_policy_recipe
+from .config import PolicyRecipe
 from .model import load_pipeline
 from .validation import Alarm, evaluator_alone
 
 __all__ = [
     "best_scale",
     "mean_of",
-    "merge_adapters",
+    "merge",
     "merged",
     "nearest_of_rank",
     "of_rank",
@@ -39,57 +41,38 @@ __all__ = [
 ]
 
 
-def merge_adapters(
-    *adapters: str,
+def merge(
+    adapters: Sequence[str | Path],
     output: Path,
-    scale: list[float] | None = None,
-    rank: int | None = None,
-    guidance: float | None = None,
-    recipe: str | None = None,
-    set: list[str] | None = None,
-    slack: float = 0.01,
-    device: str = "auto",
-) -> None:
-    """Write the mean of adapters, as strong as is best and with a lower rank if you like.
+    scales: Sequence[float],
+    rank: int | None,
+    guidance: float | None,
+    config: PolicyRecipe | None,
+    slack: float,
+    device: str,
+) -> float:
+    """Write the mean of adapters at the best of `scales`, and return that.
 
-    With a recipe, each scale is evaluated and the best is taken: see `best_scale`. Prompts are those of the
-    recipe's `evaluation`, of the world those of validation people, so that nothing is chosen on test people.
-    An adapter is measured as it is written, in float16; what is found is printed, and kept in `igrpo.json`.
-
-    Args:
-        adapters: Directories of adapters of one base and of the same layers, such as those of runs that
-            differ in their seed.
-        output: New directory for the adapter, which is to be used at a scale of 1.
-        scale: What the mean is multiplied by, 0 to 4; by default 1, as trained. With a recipe several.
-        rank: Of the adapter, whose matrices are then the nearest of that rank. By default the sum of all.
-        guidance: The weight of its change (`lora.guidance`), with matrices that are as much smaller, so that
-            to first order nothing changes. That of the model's guidance saves a third pass at each step.
-        recipe: The one they were trained with, for its rewards, its evaluation and its alarm.
-        set: Changes to the recipe, such as evaluation.count=256.
-        slack: How far a guard of the alarm may be below the base's, in its own units.
-        device: Where videos are made to evaluate: "auto", "cpu" or "cuda".
+    `rank`: see `of_rank`; `guidance`: see `with_guidance`. `config`: says what is best; without it there is
+    one scale. What is best is measured of the adapter as it is written, in float16. `slack`: see
+    `best_scale`; `device`: where videos are made. Raises InputError for what cannot be merged, and an output
+    that exists.
     """
-    scales = scale or [1.0]
     for each in scales:
         check_number("scale", each, 0.0, MAX_SCALE)
     if output.exists():
         raise InputError(f"output {str(output)!r}: exists already; choose another")
-    if recipe is None:
-        if len(scales) > 1:
-            raise InputError(f"scale: {len(scales)} of them; give a --recipe to choose by")
-        write_merged(merged(adapters, rank, guidance), scales[0], output)
-        print(f"{output}: at scale {scales[0]:g}, not evaluated")
-        return
-    config = read_policy_recipe(recipe, set or [])
-    if not config.alarm.reward:
-        raise InputError(f"recipe: {recipe} has no alarm, so that nothing says what is best; leave it out")
+    file = merged(adapters, rank, guidance)
+    if config is None:
+        write_merged(file, scales[0], output)
+        return scales[0]
     with tempfile.TemporaryDirectory() as folder:
-        ready = write_merged(merged(adapters, rank, guidance), 1.0, Path(folder) / "ready")
+        ready = write_merged(file, 1.0, Path(folder) / "ready")
         found = _evaluate(ready, scales, config, device)
         best = best_scale(found, config.alarm, slack)
         base = {f"base_{name}": value for name, value in found[0.0].items()}
         write_merged(read_adapter(ready), best, output, found[best] | base)
-    print(f"{output}: at scale {best:g}")
+    return best
 
 
 def _evaluate(

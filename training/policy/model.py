@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from igrpo_sdk.adapters.lora import add_adapter
 from igrpo_sdk.backbones.attention import FusibleAttnProcessor
+from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.pipeline import IdentityPipeline
 
 from .config import PolicyRecipe
@@ -33,11 +33,12 @@ def load_pipeline(
     return pipe
 
 
-def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Processes) -> list[nn.Parameter]:
-    """Give a transformer its adapter, and what a recipe says of it; returns the parameters to train.
+def prepare_transformer(backbone: Backbone, recipe: PolicyRecipe, processes: Processes) -> list[nn.Parameter]:
+    """Give a policy's transformer its adapter, and what a recipe says of it; returns the parameters to train.
 
     Products of float32 use TF32 from then on in the whole process, unless the recipe's dtype is float32.
     """
+    transformer = backbone.transformer
     parameters = add_adapter(transformer, recipe.lora, recipe.seed)
     if recipe.dtype != "float32":
         # The adapter is float32; beside a model of half precision TF32 is more than exact enough for it.
@@ -51,5 +52,5 @@ def prepare_transformer(transformer: Any, recipe: PolicyRecipe, processes: Proce
         transformer.set_attn_processor(FusibleAttnProcessor())
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     if recipe.sharded:
-        shard(transformer, processes)
+        shard(backbone, processes)
     return parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from igrpo_sdk.errors import IgrpoError, InputError, ResourceError
 from igrpo_sdk.references import Reference
+from igrpo_sdk.seeds import dice
 
 from ..common.workers import worker_pool
 from ..data.rows import read_cases
@@ -229,9 +229,9 @@ class WorldPrompts:
     def prompt(self, number: int) -> Prompt:
         """Prompt `number`, from 0."""
         config = self._config
-        dice = random.Random(f"{self._seed}-prompt-{number}")
-        seed = dice.randrange(2**62)
-        scene = sample_scene(seed, self.split, dice.choice(config.people), config.actions)
+        rng = dice(self._seed, "prompt", number)
+        seed = rng.randrange(2**62)
+        scene = sample_scene(seed, self.split, rng.choice(config.people), config.actions)
         stay = all(actor.action in STAYING for actor in scene.actors)
         text = caption(scene, seed)
         prompt = Prompt(
@@ -260,7 +260,7 @@ class FilePrompts:
     def prompt(self, number: int) -> Prompt:
         """Prompt `number`, from 0."""
         turn, position = divmod(number, len(self._cases))
-        order = random.Random(f"{self._seed}-turn-{turn}").sample(range(len(self._cases)), len(self._cases))
+        order = dice(self._seed, "turn", turn).sample(range(len(self._cases)), len(self._cases))
         case = self._cases[order[position]]
         try:
             references = tuple(map(Reference.load, case.references))

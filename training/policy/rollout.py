@@ -15,7 +15,8 @@ from igrpo_sdk.backbones.base import Backbone, Conditioning
 from igrpo_sdk.config import GenerationConfig, Preset
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.flow import NoiseKind
-from igrpo_sdk.sampling import Stochastic, Trajectory, draw_noise, make_solver, sample, video_seed
+from igrpo_sdk.sampling import Stochastic, Trajectory, decode, draw_noise, make_solver, sample
+from igrpo_sdk.seeds import video_seed
 
 from ..rewards.base import Rollout
 from .prompts import Prompt
@@ -40,8 +41,8 @@ class RolloutConfig:
     """How rollouts are made.
 
     members: videos of a group. batch: videos at once; divides `members`, or is a multiple of it. steps,
-    guidance_scale: of rollouts, None for the preset's. noise, level: of steps with noise, which only
-    objective.method grpo has, see flow.gaussian_step.
+    guidance_scale, image_guidance_scale: of rollouts, None for the preset's. noise, level: of steps with
+    noise, which only objective.method grpo has, see flow.gaussian_step.
     same_noise: all members of a group begin with the same noise.
     """
 
@@ -49,6 +50,7 @@ class RolloutConfig:
     batch: int = 8
     steps: int | None = None
     guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
     noise: NoiseKind = "cps"
     level: float = 0.7
     same_noise: bool = False
@@ -61,6 +63,14 @@ class RolloutConfig:
             raise InputError(f"rollout.batch={self.batch} must divide members={self.members} or the reverse")
         if not (self.level > 0 and (self.noise != "cps" or self.level <= 1)):
             raise InputError(f"rollout.level={self.level} must be positive, for cps at most 1")
+
+    def settings(self, preset: Preset) -> GenerationConfig:
+        """How the videos of a model's rollouts are made."""
+        return preset.generation(
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            image_guidance_scale=self.image_guidance_scale,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +128,7 @@ def encode_groups(backbone: Backbone, settings: GenerationConfig, groups: Sequen
     """Encode the references and the prompt of every group, and the negative prompt if there is guidance."""
     if not groups:
         return EncodedGroups((), None)
-    negatives = None if settings.guidance_scale == 1 else [settings.negative_prompt] * len(groups)
+    negatives = [settings.negative_prompt] * len(groups) if settings.guidance.needs_negatives else None
     references = [group.prompt.references for group in groups]
     prompts = [group.prompt.given for group in groups]
     return EncodedGroups(tuple(groups), backbone.encode(references, prompts, negatives, settings.geometry))
@@ -152,15 +162,13 @@ def make_chunks(
         seeds = tuple(video_seed(one, member + 1) for one, member in members)
         starts = [video_seed(one, 1 if config.same_noise else member + 1) for one, member in members]
         conditioning = conditions.select([index for index, _ in rows])
-        shape = backbone.latent_shape(settings.geometry, conditioning.num_slots)
+        shape = backbone.latent_shape(settings.geometry, conditioning.num_references[0])
         noise = draw_noise(starts, [shape] * len(rows)).to(backbone.device)
         trained, noisy = window
         stochastic = Stochastic(config.noise, config.level, noisy, trained, seeds)
         solver = make_solver(preset.solver, settings.steps, preset.flow_shift)
-        trajectory = sample(
-            backbone, conditioning, noise, solver, settings.guidance_scale, stochastic=stochastic
-        )
-        frames = backbone.decode(trajectory.video_latents)
+        trajectory = sample(backbone, conditioning, noise, solver, settings.guidance, stochastic=stochastic)
+        frames = decode(backbone, trajectory.video_latents, settings.geometry.num_frames)
         rollouts = tuple(
             groups[index].prompt.rollout(video, groups[index].number)
             for (index, _), video in zip(rows, frames, strict=True)

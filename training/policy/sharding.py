@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.errors import InputError
 
 from .config import PolicyRecipe
@@ -15,15 +14,17 @@ from .processes import Processes
 __all__ = ["check_lockstep", "shard"]
 
 
-def shard(transformer: Any, processes: Processes) -> None:
-    """Spread all weights that are frozen; a block is gathered when it runs, and dropped behind it.
+def shard(backbone: Backbone, processes: Processes) -> None:
+    """Spread the frozen weights of a policy's transformer; a block is gathered when it runs, and dropped
+    behind it.
 
     What trains, the adapter, stays whole in every process: it is small, and its gradients are summed as in
     any other run. Weights keep their own precision, which differs within a block (norms are float32).
     """
     mesh = init_device_mesh(processes.device.type, (processes.count,))
+    transformer = backbone.transformer
     trained = {parameter for parameter in transformer.parameters() if parameter.requires_grad}
-    for block in (*transformer.vace_blocks, *transformer.blocks):
+    for block in backbone.repeated_blocks:
         fully_shard(block, mesh=mesh, ignored_params=trained)
     fully_shard(transformer, mesh=mesh, ignored_params=trained)
 

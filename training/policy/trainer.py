@@ -94,9 +94,7 @@ class _Run:
             check_files(recipe.prompts, recipe.evaluation.prompts)  # loading the model takes longer
         dtype = getattr(torch, recipe.dtype)
         self.pipe = load_pipeline(recipe, device=self.processes.device, dtype=dtype)
-        self.settings = self.pipe.preset.generation(
-            steps=recipe.rollout.steps, guidance_scale=recipe.rollout.guidance_scale
-        )
+        self.settings = recipe.rollout.settings(self.pipe.preset)
         if recipe.objective.by_steps:
             recipe.window.check(self.settings.steps)
         self._choose_use()
@@ -121,7 +119,7 @@ class _Run:
         self.scorer = Scorer(make_rewards(recipe.rewards, self.measurer), recipe.rewards.scoring)
         self.evaluator = Evaluator(recipe.evaluation, recipe.alarm, self.pipe, self.scorer, self.processes)
         self.learner = Learner(
-            self.pipe.backbone, recipe.objective, self.settings.guidance_scale, recipe.update.updates == 1
+            self.pipe.backbone, recipe.objective, self.settings.guidance, recipe.update.updates == 1
         )
         self.log = PolicyLog(output, self.processes.first)
         self.sums = Sums()
@@ -139,9 +137,9 @@ class _Run:
         self.pipe.backbone.adapter_use = use
 
     def _add_adapter(self) -> None:
-        update, transformer = self.recipe.update, self.pipe.backbone.transformer
-        self.parameters = prepare_transformer(transformer, self.recipe, self.processes)
-        self.average = Average({"transformer": transformer}, update.average)
+        update, backbone = self.recipe.update, self.pipe.backbone
+        self.parameters = prepare_transformer(backbone, self.recipe, self.processes)
+        self.average = Average({"transformer": backbone.transformer}, update.average)
         # Log-probabilities are means over elements, so gradients are tiny: eps=1e-8 would slow learning.
         self.optimizer = torch.optim.AdamW(
             self.parameters,

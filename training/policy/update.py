@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk import flow
-from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.backbones.base import Backbone, Conditioning
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
-from igrpo_sdk.backbones.vace import VaceBackbone
+from igrpo_sdk.config import Guidance
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise, step_seed
+from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise
+from igrpo_sdk.seeds import step_seed
 
 from .loss import (
     clip_fraction,
@@ -117,14 +118,14 @@ class Sums:
 class Learner:
     """Adds gradients of an objective to the adapter's parameters.
 
-    guidance_scale: that of the rollouts. exact: the policy is still the one that made the rollouts, as in
+    guidance: that of the rollouts. exact: the policy is still the one that made the rollouts, as in
     runs with one update a rollout; the ratio is then 1 by definition, not measured against a log-probability
     that other kernels gave (compiled ones without gradients, say).
     """
 
-    backbone: VaceBackbone
+    backbone: Backbone
     objective: Objective
-    guidance_scale: float
+    guidance: Guidance
     exact: bool
 
     def grpo(self, chunk: Chunk, advantages: Tensor, count: int, sums: Sums) -> None:
@@ -220,9 +221,9 @@ class Learner:
 
     def _velocity(self, x: Tensor, sigma: float | Tensor, conditioning: Conditioning) -> Tensor:
         """That of the policy: with guidance by its steps, else that of the prompt alone."""
-        scale = self.guidance_scale if self.objective.by_steps else 1.0
+        guidance = self.guidance if self.objective.by_steps else Guidance()
         learns = self.objective.unconditional_gradient
-        return self.backbone.velocity(x, sigma, conditioning, scale, unconditional_gradient=learns)
+        return self.backbone.velocity(x, sigma, conditioning, guidance, unconditional_gradient=learns)
 
     @torch.no_grad()
     def _reference_velocity(self, x: Tensor, sigma: float | Tensor, conditioning: Conditioning) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import Literal
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import dice
 
 __all__ = ["Window"]
 
@@ -47,7 +47,7 @@ class Window:
         starts = self.last - self.size + 1 - self.first
         moved = {
             "fixed": 0,
-            "random": random.Random(f"{seed}-window-{step}").randint(0, starts),
+            "random": dice(seed, "window", step).randint(0, starts),
             "progressive": min(starts, int(progress * (starts + 1))),
         }[self.schedule]
         return frozenset(range(self.first + moved, self.first + moved + self.size))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from igrpo_sdk.backbones.loading import PRESET_FILE
 from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
+from igrpo_sdk.media.files import directory_whole
 
 from .card import write_card
 from .trainer import trained
@@ -62,18 +62,14 @@ def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, de
     if resume is not None:
         raise InputError(f"resume={resume!r}: assembling takes seconds and is not resumed; leave it out")
     pipeline = WanVACEPipeline(**_load_parts(recipe))
-    aside = output.with_name(output.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    pipeline.save_pretrained(aside, max_shard_size=recipe.shard)
-    _describe(recipe, aside, output.name)
-    size = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file()) / _MIB
-    if size > recipe.max_mib:
-        shutil.rmtree(aside)
-        raise ResourceError(
-            f"the pipeline takes {size:.1f} MiB, more than max_mib={recipe.max_mib}: train smaller parts"
-        )
-    shutil.rmtree(output, ignore_errors=True)
-    aside.rename(output)
+    with directory_whole(output, overwrite=True) as partial:
+        pipeline.save_pretrained(partial, max_shard_size=recipe.shard)
+        _describe(recipe, partial, output.name)
+        size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) / _MIB
+        if size > recipe.max_mib:
+            raise ResourceError(
+                f"the pipeline takes {size:.1f} MiB, more than max_mib={recipe.max_mib}: train smaller parts"
+            )
     print(f"[assembled] {output} {size:.2f} MiB", flush=True)
     return output
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from igrpo_sdk.config import Preset
 
+from ..common.log import LOG_FILE, read_log
 from ..common.recipe import read_recipe
 from ..world.identities import SPLITS
 from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS
@@ -51,7 +51,7 @@ def write_card(directory: Path, name: str, preset: Preset, runs: Mapping[str, Pa
 def _describe(recipe: str, folder: Path) -> str:
     """One item of the list of runs."""
     planned = str(read_recipe(recipe).get("hardware", "")) or "not noted"
-    rows = list(_rows(folder / "metrics.jsonl"))
+    rows = read_log(folder) if (folder / LOG_FILE).is_file() else []
     start = next((row for row in reversed(rows) if row["event"] == "start"), None)
     if start is None:
         return f"- recipe `{recipe}`: the run left no log; the recipe's own note: {planned}"
@@ -64,8 +64,3 @@ def _describe(recipe: str, folder: Path) -> str:
         f"{rows[-1]['step']} steps in {rows[-1]['elapsed']:.0f} seconds ({where})"
         + (f"; on validation people at the end: {numbers}" if numbers else "")
     )
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    if file.is_file():
-        yield from (json.loads(line) for line in file.read_text("utf-8").splitlines())

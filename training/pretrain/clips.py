@@ -16,8 +16,8 @@ from torch import Tensor
 
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import generator, mix
 
-from ..common.seeds import generator, mix
 from ..world.identities import SPLITS
 from ..world.renderer import render_references, render_scenes
 from ..world.scenes import MAX_PEOPLE, sample_scene

@@ -32,9 +32,9 @@ from igrpo_sdk.backbones.attention import FusibleAttnProcessor
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.flow import interpolate, shift_sigmas, velocity_target
+from igrpo_sdk.seeds import generator
 
 from ..common.average import Average
-from ..common.seeds import generator
 from .clips import CLIP
 from .latents import Batch, Encoder, LatentConfig, LatentPool, tokenizer_function
 from .loop import Budget, Clock

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from igrpo_sdk.backbones.vae import encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import generator, mix
 
-from ..common.seeds import generator, mix
 from ..world.captions import captions
 from ..world.renderer import Rendered, render_references, render_scenes
 from ..world.scenes import Scene, actor_keys, sample_scene

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor
 
 from igrpo_sdk.errors import InputError, NumericsError
+
+from ..common.log import MetricLog
 
 
 @dataclass(frozen=True)
@@ -122,27 +123,20 @@ class FiniteGuard:
 
 
 class Log:
-    """One line per event: to standard output for people, to `metrics.jsonl` for programs."""
+    """A `MetricLog` at the time of a run's clock."""
 
     def __init__(self, output: Path, clock: Clock) -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        self._file = output / "metrics.jsonl"
+        self._log = MetricLog(output)
         self._clock = clock
         self._last = (clock.step, time.monotonic())
 
     def step(self, **values: float) -> None:
-        """A training line; adds step, seconds and steps per second since the last one."""
+        """A training line; adds steps per second since the last one."""
         before, then = self._last
         self._last = (self._clock.step, time.monotonic())
         rate = (self._clock.step - before) / max(1e-9, self._last[1] - then)
         self.event("train", **values, it_s=rate)
 
     def event(self, name: str, **values: Any) -> None:
-        """Any other line, such as an evaluation."""
-        row = {"event": name, "step": self._clock.step, "elapsed": round(self._clock.elapsed, 2), **values}
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        shown = (
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "event"
-        )
-        print(f"[{name}]", " ".join(shown), flush=True)
+        """Any other line, such as an evaluation; adds step and seconds."""
+        self._log.event(name, self._clock.step, self._clock.elapsed, values)

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from igrpo_sdk.config import Geometry, Preset
 from igrpo_sdk.pipeline import IdentityPipeline
+from igrpo_sdk.seeds import mix
 
-from ..common.seeds import mix
 from ..world.captions import captions
 from ..world.renderer import render_references, render_scenes
 from ..world.scenes import MAX_PEOPLE, Scene, actor_keys, sample_scene

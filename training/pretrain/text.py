@@ -20,9 +20,9 @@ from transformers import UMT5Config, UMT5EncoderModel
 from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES
+from igrpo_sdk.seeds import generator, mix
 
 from ..common.average import Average
-from ..common.seeds import generator, mix
 from ..world.captions import captions
 from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, Scene, sample_scene
 from .latents import tokenizer_function

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.media.files import directory_whole
 
 from ..common import checkpoint
 from ..common.average import Average
@@ -206,9 +206,6 @@ def trained(directory: str | Path) -> Path:
 
 def write_model(model: ModelMixin | PreTrainedModel, directory: Path, shard: str = "14MB") -> Path:
     """Save a model as `directory` in files of at most `shard`, replacing what is there."""
-    aside = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, max_shard_size=shard)
-    shutil.rmtree(directory, ignore_errors=True)
-    aside.rename(directory)
+    with directory_whole(directory, overwrite=True) as partial:
+        model.save_pretrained(partial, max_shard_size=shard)
     return directory

@@ -20,9 +20,9 @@ from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.backbones.vae import decode_sequence, encode_sequence
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import generator
 
 from ..common.average import Average
-from ..common.seeds import generator
 from .clips import CLIP, ClipPool, PoolConfig
 from .loop import Budget, Clock
 from .trainer import Every, Optimisation, make_optimizers, restore, train, trained, write_model

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from igrpo_sdk.errors import InputError, WeightsError
 from igrpo_sdk.identity.places import PLACES
+from igrpo_sdk.media.files import write_text, written_whole
 
 from ..world.face import hair_colour, pick, skin_colour
 from ..world.identities import COLUMN, HAIR_STYLES, TOP_RGB, identity_vectors
@@ -304,10 +305,9 @@ def prompt_following(clips: Sequence[Followed]) -> float | None:
 def save_reader(reader: SceneReader, weights: Path) -> None:
     """Write the weights in half precision as safetensors, and the sizes as JSON beside them."""
     state = {name: value.half().contiguous().cpu() for name, value in reader.state_dict().items()}
-    aside = weights.with_suffix(".partial")
-    aside.write_bytes(save(state))
-    weights.with_suffix(".json").write_text(json.dumps(asdict(reader.config)) + "\n", encoding="utf-8")
-    aside.rename(weights)
+    write_text(weights.with_suffix(".json"), json.dumps(asdict(reader.config)) + "\n")
+    with written_whole(weights, overwrite=True) as partial:
+        partial.write_bytes(save(state))
 
 
 def load_reader(weights: Path = WEIGHTS) -> SceneReader:

@@ -19,9 +19,9 @@ from torch import Tensor
 from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES
+from igrpo_sdk.seeds import generator, mix
 
 from ..common.average import Average
-from ..common.seeds import generator, mix
 from ..pretrain.clips import CLIP
 from ..pretrain.loop import Budget, Clock
 from ..pretrain.ring import Ring, draw_rows

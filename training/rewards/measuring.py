@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from igrpo_sdk.errors import FaceError, InputError, ResourceError
 from igrpo_sdk.identity.analyzer import Analyzer, FaceAnalyzer
-from igrpo_sdk.identity.measuring import Person, find_people, measure
+from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.people import Person, find_people
 from igrpo_sdk.identity.report import IdentityReport
 from igrpo_sdk.references import Reference
 

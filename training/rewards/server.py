@@ -28,7 +28,7 @@ from .remote import MAX_BODY, TOKEN, shared_token
 from .scoring import checked_score, finite
 from .wire import decode_rollouts
 
-__all__ = ["RewardServer", "serve_rewards"]
+__all__ = ["RewardServer", "read_config", "serve"]
 
 _SILENCE = 60.0  # seconds after which a client that sends nothing is let go
 _DIGITS = 18  # of a request's length
@@ -191,23 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def serve_rewards(
-    recipe: str, set: list[str] | None = None, host: str = "127.0.0.1", port: int = 8900
-) -> None:
-    """Serve the rewards of a recipe to trainers on other machines, until interrupted.
-
-    A trainer names them in its recipe's rewards.remote. If the environment variable IGRPO_REWARD_TOKEN is
-    set, here and there, only who knows it is answered.
-
-    Args:
-        recipe: name of a recipe or path of a YAML file that has a group `rewards`, without remote ones.
-        set: changes to the recipe, such as rewards.measuring.workers=8.
-        host: address to listen on; 0.0.0.0 for all of this machine.
-        port: port to listen on.
-    """
-    config = read_config(recipe, set or [])
-    if config.remote:
-        raise InputError(f"recipe {recipe!r} has remote rewards: a server scores here; take them out")
+def serve(config: RewardsConfig, host: str, port: int) -> None:
+    """Serve rewards until interrupted; warns when everybody who can reach the address may ask."""
     token = shared_token()
     if token is None and not _is_local(host):
         told = f"everybody who can reach {host} may ask for scores: set {TOKEN} here and at the trainer"

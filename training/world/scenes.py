@@ -11,6 +11,7 @@ from torch import Tensor
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES
+from igrpo_sdk.seeds import dice
 
 from .identities import SPLITS, identity_vectors
 
@@ -103,7 +104,7 @@ def sample_scene(
         raise InputError(f"actions {tuple(actions)}: use some of {', '.join(ACTIONS)}")
     if num_people is not None and num_people not in PLACES_BY_COUNT:
         raise InputError(f"num_people {num_people!r}: a scene has 1 to {MAX_PEOPLE} people")
-    rng = random.Random(f"{split}-{seed}")
+    rng = dice(split, seed)
     count = num_people or rng.choices((1, 2, 3), _COUNT_ODDS)[0]
     identities = rng.sample(SPLITS[split], count)
     places = list(PLACES_BY_COUNT[count])

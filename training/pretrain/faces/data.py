@@ -11,8 +11,8 @@ from torch import Tensor
 
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import mix
 
-from ...common.seeds import mix
 from ...world.backgrounds import draw_backgrounds
 from ...world.identities import FACE_RANGES, identity_vectors
 from ...world.landmarks import face_geometry, scene_faces

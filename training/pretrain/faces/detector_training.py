@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import generator
 
 from ...common.average import Average
-from ...common.seeds import generator
 from ..clips import CLIP
 from ..loop import Budget
 from ..ring import Ring, draw_rows

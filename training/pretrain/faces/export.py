@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from igrpo_sdk.errors import DependencyError
+from igrpo_sdk.media.files import written_whole
 
 from .alignment import CROP
 from .detector import STRIDES, Exported
@@ -39,25 +40,23 @@ def _export(
 ) -> None:
     """Trace the network on the CPU and write it whole or not at all, its weights in half precision."""
     onnx = _require_onnx()
-    aside = path.with_suffix(".partial")
-    with warnings.catch_warnings():
+    with written_whole(path, overwrite=True) as partial, warnings.catch_warnings():
         # This exporter is deprecated, but the other one needs onnxscript; constants under tracing are meant.
         warnings.simplefilter("ignore", (DeprecationWarning, torch.jit.TracerWarning))  # type: ignore[attr-defined]
         torch.onnx.export(
             network.cpu().eval(),
             (example,),
-            aside,
+            partial,
             input_names=["input"],
             output_names=outputs,
             dynamic_axes=axes,
             opset_version=_OPSET,
             dynamo=False,
         )
-    model = onnx.load(aside)
-    _halve_weights(onnx, model)
-    onnx.checker.check_model(model)
-    onnx.save(model, aside)
-    aside.replace(path)
+        model = onnx.load(partial)
+        _halve_weights(onnx, model)
+        onnx.checker.check_model(model)
+        onnx.save(model, partial)
 
 
 def _halve_weights(onnx: Any, model: Any) -> None:

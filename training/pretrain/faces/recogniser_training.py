@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.seeds import generator
 
 from ...common.average import Average
-from ...common.seeds import generator
 from ...common.statistics import auc
 from ...world.identities import FACE_RANGES, identity_vectors
 from ..clips import draw_people

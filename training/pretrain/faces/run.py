@@ -10,8 +10,8 @@ import torch
 
 from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.files import write_json
 
-from ...evaluation.results import write_json
 from ..loop import Budget, Clock
 from ..trainer import Every, Optimisation, Task, make_optimizers, restore, train
 from .detector_training import DetectorRecipe, DetectorTask

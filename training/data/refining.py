@@ -1,4 +1,4 @@
-"""`igrpo train refine-prompts`: data whose rows also hold the prompt with what is visible of each person.
+"""Refining a file of prompts: data whose rows also hold the prompt with what is visible of each person.
 
 What has been refined is kept in a journal beside the output, one line a prompt, so that a run that was killed
 goes on; the journal goes when the file is whole.
@@ -14,49 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.config import check_prompt
 from igrpo_sdk.errors import IgrpoError, InputError
-from igrpo_sdk.media.video import check_output_path, written_whole
+from igrpo_sdk.media.files import check_output_path, write_text
 from igrpo_sdk.references import Reference
-from igrpo_sdk.refinement import DEFAULT_REFINER, QwenRefiner, Refiner, refine_prompt
+from igrpo_sdk.refinement import Refiner, refine_prompt
 from igrpo_sdk.sampling import Progress
 
-from .data.rows import Case, read_cases, read_lines
+from .rows import Case, read_cases, read_lines
 
-__all__ = ["refine_file", "refine_prompts"]
-
-
-def refine_prompts(
-    data: Path,
-    /,
-    *,
-    output: Path,
-    model: str = DEFAULT_REFINER,
-    device: str = "auto",
-    overwrite: bool = False,
-) -> None:
-    """Complete the prompts of a data file with what is visible of each person, for prompts.refined=true.
-
-    Rows that have a refined_prompt keep it. A run that was killed goes on where it was.
-
-    Args:
-        data: JSON Lines, the format of training data.
-        output: The file to write, .jsonl: the same rows, each with a refined_prompt beside its prompt.
-        model: A Qwen2.5-VL, a folder or a Hub repository.
-        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
-        overwrite: Replace the output file if it exists.
-    """
-    with ProgressBar() as bar:
-        made, kept = refine_file(
-            data,
-            output,
-            lambda: QwenRefiner.from_pretrained(model, device=device),
-            model,
-            overwrite,
-            bar.update,
-        )
-    print(f"{output}: {made} prompts refined, {kept} kept")
+__all__ = ["refine_file"]
 
 
 def refine_file(
@@ -101,8 +68,7 @@ def refine_file(
             journal.add(key, text)
         refined = case.refined_prompt if key is None else journal.known[key]
         lines[number - 1] = _line(json.loads(lines[number - 1]), case, target.parent, refined)
-    with written_whole(target, overwrite) as partial:
-        partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    write_text(target, "".join(f"{line}\n" for line in lines), overwrite)
     journal.remove()
     return len(missing), len(cases) - len(missing)
 

@@ -1,0 +1,120 @@
+"""What a name stands for: a preset, a path on this machine, or a repository on the Hub; and getting the last.
+
+Only this module talks to huggingface_hub. A path is looked for here before the Hub is asked, and nothing is
+fetched but the files that were asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, overload
+
+from igrpo_sdk.config import Preset, preset_names
+from igrpo_sdk.errors import HubError, InputError
+
+__all__ = ["Repository", "fetch", "fetch_pipeline", "hub_error", "locate"]
+
+_NAME = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository on the Hub, "owner/name", at a commit, a tag or a branch; None is its main branch."""
+
+    id: str
+    revision: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Repository | None:
+        """What "owner/name" or "owner/name@revision" stands for; None for any other text."""
+        match = _NAME.fullmatch(text)
+        return cls(match["id"], match["revision"]) if match else None
+
+    def __str__(self) -> str:
+        """The text that `of` reads."""
+        return self.id if self.revision is None else f"{self.id}@{self.revision}"
+
+
+@overload
+def locate(
+    name: str | os.PathLike[str], revision: str | None = None, *, presets: Literal[False] = False
+) -> Path | Repository | None:
+    """Where no preset can be meant."""
+
+
+@overload
+def locate(
+    name: str | os.PathLike[str], revision: str | None = None, *, presets: Literal[True]
+) -> Preset | Path | Repository | None:
+    """Where a preset can be meant too."""
+
+
+def locate(
+    name: str | os.PathLike[str], revision: str | None = None, *, presets: bool = False
+) -> Preset | Path | Repository | None:
+    """What a name stands for; None for nothing, and the caller says what it would have taken.
+
+    Args:
+        name: in this order: a preset (with `presets`), a file or a directory that is there, or "owner/name"
+            of a repository, also with its revision behind: "owner/name@revision". Only a string can be a
+            preset or a repository; a `Path` is a path.
+        revision: a commit, a tag or a branch of a repository.
+        presets: whether a preset can be meant.
+
+    Raises InputError for a revision of what is no repository, and for two that differ.
+    """
+    found: Preset | Path | Repository | None = None
+    if isinstance(name, str) and presets and name in preset_names():
+        found = Preset.load(name)
+    elif isinstance(name, str | os.PathLike) and os.path.exists(name):
+        found = Path(name)
+    elif isinstance(name, str):
+        found = Repository.of(name)
+    if revision is None or found is None:
+        return found
+    if isinstance(found, Repository) and found.revision in (None, revision):
+        return Repository(found.id, revision)
+    if isinstance(found, Preset) and found.repo_id is not None:
+        return replace(found, revision=revision)
+    had = f"names {found.revision!r}" if isinstance(found, Repository) else "is on this machine and has none"
+    raise InputError(f"revision: {revision!r}, but {str(name)!r} {had}; leave it out")
+
+
+def fetch(repository: Repository, files: Sequence[str], what: str) -> Path:
+    """The local folder of a repository's files, downloaded if they are not there yet, and nothing else of it.
+
+    Args:
+        repository: where to look.
+        files: names, or patterns such as *.safetensors. One that the repository lacks is simply not there.
+        what: what messages call the thing, such as "adapter".
+
+    Raises HubError when the repository cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(repository.id, revision=repository.revision, allow_patterns=list(files))
+        )
+    except Exception as error:  # of the hub's client, of its HTTP library, of the disk
+        raise hub_error(repository, error, what) from error
+
+
+def fetch_pipeline(repository: Repository) -> Path:
+    """The local folder of a diffusers pipeline; only safetensors are downloaded, and no second variant.
+
+    Raises what diffusers raises: who loads the model tells what is wrong.
+    """
+    from diffusers import DiffusionPipeline
+
+    return Path(DiffusionPipeline.download(repository.id, revision=repository.revision, use_safetensors=True))
+
+
+def hub_error(repository: Repository | str, error: Exception, what: str) -> HubError:
+    """What an exception of the Hub's client means; `what` is what the message calls the thing."""
+    reason = " ".join(str(error).split())[:300]
+    return HubError(f"{what} {repository}: {reason}. Check the name, the network, or log in")
