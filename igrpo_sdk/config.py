@@ -294,7 +294,7 @@ def check_whole(name: str, value: object, low: int, high: int | None) -> int:
 
 
 def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
-    """Refuse what is not a finite number from `low` to `high`; a bool is none. Without `high`: from `low` on."""
+    """Refuse what is not a finite number from `low` to `high`, or from `low` on; a bool is none."""
     span = f"a finite number, {low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
     _check_span(name, value, low, high, span)
 

@@ -62,7 +62,10 @@ Picture: TypeAlias = "_File | _Pixels | Reference"
 People: TypeAlias = "Sequence[Picture] | Mapping[str, Picture]"
 """One picture of each person, in order, or under the names that prompts and reports call them by."""
 
-_ACCEPTED = "a path, a data: address, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W] or a Reference"
+_ACCEPTED = (
+    "a path, a data: address, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W]"
+    " or a Reference"
+)
 
 _SRGB = ("sRGB IEC61966-2.1", "sRGB built-in")
 """Descriptions of colour profiles that need no conversion."""

@@ -102,11 +102,13 @@ def _scalar(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             number = float(value)  # YAML reads 1e-3 as a string
-        except (ValueError, OverflowError):
-            number = math.nan
+        except OverflowError:
+            number = math.inf
+        except ValueError:
+            raise InputError(f"{where}={shortened(value)} must be of type float") from None
         if not math.isfinite(number):
             raise InputError(f"{where}={shortened(value)} must be a finite number")
         return number
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise InputError(f"{where}={shortened(value)} must be of type {hint.__name__}")
