@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from igrpo_sdk.config import check_numbers, check_positive, check_whole
 from igrpo_sdk.errors import InputError
 
 from .base import Reward
@@ -40,7 +41,8 @@ class Term:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a weight that is none."""
+        """Refuse a weight that is none, and other numbers that are not finite."""
+        check_numbers(self, "rewards")
         if not 0 <= self.weight < math.inf:
             raise InputError(f"weight={self.weight} must be finite and at least 0")
 
@@ -82,6 +84,12 @@ class RemoteTerm(Term):
     name: str | None = None
     timeout: float = 300.0
     retries: int = 3
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        check_positive("remote.timeout", self.timeout)
+        check_whole("remote.retries", self.retries, 0, 100)
 
     @property
     def called(self) -> str:
