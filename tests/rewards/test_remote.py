@@ -283,7 +283,7 @@ def test_facts_are_checked(right: Rollout) -> None:
         ({"people": [first, first]}, "each a place of their own"),
         ({"people": [first | {"place": "middle"}]}, "1 people for 2 references"),
         ({"people": [first | {"place": "above"}, second]}, "place 'above' is unknown"),
-        ({"people": [first | {"appearance": [float("nan")]}, second]}, "must be finite"),
+        ({"people": [first | {"appearance": [float("nan")]}, second]}, "must be a finite number"),
         ({"people": [first | {"appearance": ["much"]}, second]}, "must be of type float"),
     ):
         with pytest.raises(InputError, match=message):
