@@ -55,5 +55,5 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests need."
 	@rm -rf *.egg-info
-	$(PIP) --editable '.[dev,faces,judge,train]'
+	$(PIP) --editable '.[dev,faces,judge,serve,train]'
 	@touch $@

@@ -97,7 +97,7 @@ def test_a_failure_is_1_with_one_line(capsys: pytest.CaptureFixture[str], tmp_pa
     assert main(words) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("igrpo: error: reference '")
+    assert shown.err.startswith("igrpo: error: references[0]: reference '")
     assert shown.err.count("\n") == 1
     assert main([*words, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err

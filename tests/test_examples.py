@@ -23,7 +23,7 @@ from igrpo_sdk.backbones.loading import PRESET_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
-PROGRAMS = sorted(EXAMPLES.rglob("*.py"))
+PROGRAMS = sorted(path for path in EXAMPLES.rglob("*.py") if "__main__" in path.read_text("utf-8"))
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loose import load_loose
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import DependencyError, FaceError, InputError, WeightsError
 from igrpo_sdk.training.evaluation.judge import Judge, judge_references, judge_videos, load_mean
-from igrpo_sdk.training.evaluation.judge_mean import main as make_mean
 from igrpo_sdk.training.evaluation.ownership import own_video
 from igrpo_sdk.training.world.renderer import render_references, render_scenes
 from igrpo_sdk.training.world.scenes import Actor, Scene
@@ -129,6 +129,7 @@ def test_the_shipped_mean_is_sound_and_a_damaged_one_is_refused(tmp_path: Path) 
 def test_the_mean_of_nobody_is_bad_usage(
     people: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    make_mean = load_loose("examples/benchmarks/judge_mean.py").main
     with pytest.raises(SystemExit) as stop:
         make_mean(["--people", people, "--output", str(tmp_path / "mean.json")])
     assert stop.value.code == 2

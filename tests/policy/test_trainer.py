@@ -31,7 +31,6 @@ from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.common.checkpoint import list_checkpoints, load
 from igrpo_sdk.training.common.log import read_log
 from igrpo_sdk.training.common.recipe import build
-from igrpo_sdk.training.policy import trainer
 from igrpo_sdk.training.policy.config import PolicyRecipe, check_same_recipe
 from igrpo_sdk.training.policy.model import load_pipeline
 from igrpo_sdk.training.policy.processes import Processes
@@ -42,6 +41,7 @@ from igrpo_sdk.training.policy.trainer import train_policy
 from igrpo_sdk.training.policy.update import Learner
 from igrpo_sdk.training.policy.validation import Alarm, AlarmError, EvaluationConfig, Evaluator
 from igrpo_sdk.training.rewards.base import Rollout
+from igrpo_sdk.training.rewards.measuring import Measurer
 from igrpo_sdk.training.rewards.scoring import RewardError
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -92,7 +92,7 @@ def test_two_updates_a_rollout(tiny_directory: Path, prompts: Path, tmp_path: Pa
     changes: dict[str, Any] = {
         "steps": 1,
         "update": {"groups": 2, "updates": 2, "learning_rate": 1e-2},
-        "objective": {"kl": 0.1, "ratio_norm": True},
+        "objective": {"kl": 0.1},
     }
     train_policy(recipe(tiny_directory, prompts, **changes), tmp_path, device="cpu")
     [row] = read_log(tmp_path, "step")
@@ -167,7 +167,7 @@ def test_each_video_is_credited_with_its_own_faces(
     tiny_directory: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is matched of the brighter video of each group weighs more than 0, of the other less."""
-    monkeypatch.setattr(trainer.Measurer, "load", lambda config: Brightness())
+    monkeypatch.setattr(Measurer, "load", lambda config: Brightness())
     seen, matching = list[tuple[Chunk, Tensor]](), Learner.matching
 
     def watched(self: Learner, chunk: Chunk, *given: Any) -> None:
