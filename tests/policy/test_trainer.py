@@ -31,6 +31,7 @@ from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.common.checkpoint import list_checkpoints, load
 from igrpo_sdk.training.common.log import read_log
 from igrpo_sdk.training.common.recipe import build
+from igrpo_sdk.training.policy import trainer
 from igrpo_sdk.training.policy.config import PolicyRecipe, check_same_recipe
 from igrpo_sdk.training.policy.model import load_pipeline
 from igrpo_sdk.training.policy.processes import Processes
