@@ -33,6 +33,7 @@ SDK_LAYERS = (
     ("adapters", "qwen"),
     ("sampling", "refinement", "comparison", "hub"),
     ("inputs", "replaying"),
+    ("model",),
     ("pipeline",),
     ("__init__",),  # what it names it loads lazily, by name; nothing here imports it
     ("commands",),
