@@ -83,7 +83,7 @@ def test_documented_command_lines_are_understood(
     monkeypatch.syspath_prepend(str((ROOT / program).parent))  # as Python does
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / program), run_name="__main__")
-    complaint = capsys.readouterr().err.splitlines()[-1]
+    complaint = capsys.readouterr().err.splitlines()[-1].removeprefix(f"{Path(program).name}: ")
     assert (stopped.value.code, complaint) == (2, "error: unrecognized arguments: --wrong")
     assert list(tmp_path.iterdir()) == []
 
