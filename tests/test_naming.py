@@ -92,8 +92,8 @@ def test_the_command_line_puts_names_before_paths(tmp_path: Path) -> None:
 
 
 def test_words_that_a_model_does_not_know_are_told(pipe: IdentityPipeline) -> None:
-    pipe = IdentityPipeline(pipe.backbone, replace(TINY, words=("people", "talk", "the", "blue-eyed")), None)
-    text = "The blue-eyed people's dragon, the DRAGON and a fox talk 3 times."
+    pipe = IdentityPipeline(pipe.backbone, replace(TINY, words=("people", "talk", "the", "kind")), None)
+    text = "The kind people's dragon, the DRAGON and a fox talk 3 times."
     request = pipe.check_inputs(people(2), text, 1)
     told = "prompt: random does not know 'dragon', 'DRAGON', 'and', 'a', 'fox', 'times', and may show"
     assert request.warnings(0) == (f"{told} anything for them",)
