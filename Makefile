@@ -20,9 +20,13 @@ generate: $(VENV)/.installed
 	$(BIN)/igrpo generate examples/faces/ann.png examples/faces/bob.png \
 		--prompt "$(PROMPT)" --seed 7 --output out.mp4 --overwrite
 
-# Two workers with one thread each: on two cores faster than one worker with two threads.
+# Two workers with one thread each: on two cores faster than one worker with two threads. What depends on a clock
+# runs last, one test after the other, and also when others have failed.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	@export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1; failed=0; \
+	$(BIN)/python -m pytest -m "not timing" -n 2 --dist worksteal || failed=1; \
+	$(BIN)/python -m pytest -m timing $$(grep -rl 'mark\.timing' tests --include='*.py') || failed=1; \
+	exit $$failed
 
 fuzz: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/faults/fuzzing.py
@@ -55,5 +59,5 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests need."
 	@rm -rf *.egg-info
-	$(PIP) --editable '.[dev,faces,judge,train]'
+	$(PIP) --editable '.[dev,faces,judge,serve,train]'
 	@touch $@

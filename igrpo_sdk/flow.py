@@ -30,7 +30,6 @@ __all__ = [
     "add_change",
     "cps_step",
     "data_from_velocity",
-    "diffusion",
     "euler_step",
     "gaussian_kl",
     "gaussian_log_prob",
@@ -44,8 +43,8 @@ __all__ = [
     "velocity_target",
 ]
 
-NoiseKind = Literal["linear", "flow", "dance", "cps"]
-"""How noise is put into a step, see `diffusion` and `cps_step`."""
+NoiseKind = Literal["linear", "cps"]
+"""How noise is put into a step, see `gaussian_step`."""
 
 
 def interpolate(x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
@@ -163,24 +162,6 @@ class GaussianStep:
         return abs(self.b) / self.std
 
 
-def diffusion(kind: NoiseKind, sigma: float, sigma_max: float, level: float) -> float:
-    """The diffusion coefficient s(sigma) of a reverse SDE with the flow's marginals.
-
-    linear: sigma_max sigma, the one of Identity-GRPO's released code, where `level` is not used.
-    flow: level sqrt(sigma / (1 - sigma)) (Flow-GRPO, arXiv 2505.05470), with sigma_max instead of a
-    sigma within 0.001 of 1, where it would be infinite: Wan's schedules begin at 0.9997, which a test for
-    exactly 1 never sees. dance: level, constant (DanceGRPO, arXiv 2505.07818).
-
-    `sigma_max`: the second noise level of the schedule. cps is no SDE, see `cps_step`.
-    """
-    assert kind != "cps"
-    if kind == "linear":
-        return sigma_max * sigma
-    if kind == "dance":
-        return level
-    return level * math.sqrt(sigma / (1 - (sigma_max if sigma > 1 - 1e-3 else sigma)))
-
-
 def sde_step(sigma: float, sigma_next: float, s: float) -> GaussianStep:
     """Euler-Maruyama step of dx = (v - s^2 / 2 score) dsigma + s dw, backwards from sigma to sigma_next.
 
@@ -206,10 +187,14 @@ def cps_step(sigma: float, sigma_next: float, level: float) -> GaussianStep:
 def gaussian_step(
     kind: NoiseKind, sigma: float, sigma_next: float, sigma_max: float, level: float
 ) -> GaussianStep:
-    """The step of any kind from sigma to sigma_next; arguments as `diffusion` and `cps_step` say."""
+    """The step of a kind from sigma to sigma_next.
+
+    linear: `sde_step` with s = sigma_max sigma, as in Identity-GRPO's released code; `sigma_max` is the
+    second noise level of the schedule, `level` is not used. cps: `cps_step`.
+    """
     if kind == "cps":
         return cps_step(sigma, sigma_next, level)
-    return sde_step(sigma, sigma_next, diffusion(kind, sigma, sigma_max, level))
+    return sde_step(sigma, sigma_next, sigma_max * sigma)
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, std: float) -> Tensor:

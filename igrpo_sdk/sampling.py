@@ -86,15 +86,14 @@ class Stochastic:
 class Transition:
     """A step with noise: from `before` to `after`, float32 [B, C, R + T, h, w].
 
-    `sigma` is what the model was told, `gaussian` the step's distribution given the velocity; `mean` is its
-    mean and `log_prob` [B] the log-probability of `after`, both under the model that made the step.
+    `sigma` is what the model was told, `gaussian` the step's distribution given the velocity, and `log_prob`
+    [B] the log-probability of `after` under the model that made the step.
     """
 
     index: int
     sigma: float
     gaussian: flow.GaussianStep
     before: Tensor
-    mean: Tensor
     after: Tensor
     log_prob: Tensor
 
@@ -279,7 +278,7 @@ def _step_with_noise(
     noise = draw_noise(seeds, [(channels, frames, height, width)] * len(seeds)).to(latents.device)
     after = mean + gaussian.std * noise
     log_prob = flow.gaussian_log_prob(after, mean, gaussian.std)
-    return Transition(index, told, gaussian, latents, mean, after, log_prob)
+    return Transition(index, told, gaussian, latents, after, log_prob)
 
 
 def check_cancel(cancel: Event | None) -> None:

@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from igrpo_sdk import refinement
+from igrpo_sdk.qwen import Qwen, chat
 from igrpo_sdk.references import Reference
-from igrpo_sdk.refinement import QwenRefiner
 
 ANSWERS = {"red": "A man with a beard, in red.", "blue": " a woman with glasses,\nin blue"}
 DESCRIPTIONS = {"red": "a man with a beard, in red", "blue": "a woman with glasses, in blue"}
@@ -54,7 +54,8 @@ def tiny_tokenizer() -> Any:
     trainer = trainers.BpeTrainer(
         vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator([refinement._CHAT, refinement._QUESTION, *ANSWERS.values()], trainer)
+    asked = chat("<|vision_start|>{picture}<|vision_end|>{question}")
+    tokenizer.train_from_iterator([asked, refinement._QUESTION, *ANSWERS.values()], trainer)
     tokenizer.add_special_tokens(list(SPECIAL))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE
@@ -84,10 +85,10 @@ def save_tiny_qwen(directory: Path) -> Path:
     """Teach a tiny model its two answers, and save it as a repository of the Hub has it."""
     tokenizer = tiny_tokenizer()
     model, images = tiny_model(tokenizer), Qwen2VLImageProcessorPil()
-    refiner = QwenRefiner(model, tokenizer, images)  # for its questions
+    qwen = Qwen(model, tokenizer, images, "refine")
     rows = []
     for colour, answer in ANSWERS.items():
-        inputs = refiner._inputs(person(colour))
+        inputs = qwen.inputs([person(colour).image, refinement._QUESTION])
         said = torch.tensor([tokenizer(answer + "<|im_end|>").input_ids])
         ids = torch.cat([inputs["input_ids"], said], 1)
         labels = torch.cat([torch.full_like(inputs["input_ids"], -100), said], 1)

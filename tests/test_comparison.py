@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import sys
@@ -136,7 +137,7 @@ def test_the_page_without_reports_and_without_matplotlib(
     assert "Identity was not measured." in comparison.page()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     text = measured.page()
-    assert text.count("pip install &#x27;igrpo-sdk[faces]&#x27;") == 2 and "identity switches" in text
+    assert html.unescape(text).count("pip install 'igrpo-sdk[faces]'") == 2 and "identity switches" in text
 
 
 def test_what_users_write_is_no_markup(comparison: Comparison) -> None:

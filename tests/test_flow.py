@@ -77,7 +77,7 @@ def test_the_schedule_is_that_of_diffusers(steps: int, shift: float) -> None:
 SIGMA, NEXT, SECOND = 0.9, 0.8, 0.97
 
 
-@pytest.mark.parametrize("kind", ["linear", "flow", "dance", "cps"])
+@pytest.mark.parametrize("kind", ["linear", "cps"])
 def test_steps_with_little_noise_are_those_of_the_flow(
     pair: tuple[Tensor, Tensor], kind: flow.NoiseKind
 ) -> None:
@@ -131,17 +131,7 @@ def test_sde_step_is_the_released_formula(pair: tuple[Tensor, Tensor]) -> None:
     assert gaussian.std == pytest.approx(std * (-dt) ** 0.5)
 
 
-def test_flow_diffusion_is_finite_where_wan_begins() -> None:
-    """0.9997 is not 1, but all the same nearly infinite without the guard: 38 at shift 3."""
-    sigmas = flow.sigma_schedule(25, 3.0)
-    first, second = float(sigmas[0]), float(sigmas[1])
-    assert flow.diffusion("flow", first, second, 0.7) == pytest.approx(
-        0.7 * (first / (1 - second)) ** 0.5, rel=1e-9
-    )
-    assert flow.diffusion("flow", first, second, 0.7) < 7
-
-
-@pytest.mark.parametrize("kind", ["linear", "flow", "dance", "cps"])
+@pytest.mark.parametrize("kind", ["linear", "cps"])
 def test_log_prob_is_that_of_torch_distributions(pair: tuple[Tensor, Tensor], kind: flow.NoiseKind) -> None:
     x, v = pair
     gaussian = flow.gaussian_step(kind, SIGMA, NEXT, SECOND, 0.7)
@@ -155,7 +145,7 @@ def test_log_prob_is_that_of_torch_distributions(pair: tuple[Tensor, Tensor], ki
     torch.testing.assert_close(flow.gaussian_kl(mean, mean + 0.1, gaussian.std), kl)
 
 
-@pytest.mark.parametrize("kind", ["linear", "flow", "dance", "cps"])
+@pytest.mark.parametrize("kind", ["linear", "cps"])
 def test_sensitivity_is_the_scale_of_the_gradient(pair: tuple[Tensor, Tensor], kind: flow.NoiseKind) -> None:
     """The gradient of a sample's summed log-probability in v is c times its standard normal noise."""
     x, v = pair

@@ -37,7 +37,7 @@ def test_everything_that_make_installs_is_pinned(root: Path) -> None:
     pins = {canonicalize_name(line.split("==")[0]): Version(line.split("==")[1]) for line in lines}
     assert len(pins) == len(lines)
     wrong = []
-    for requirement in required("igrpo-sdk", frozenset({"dev", "faces", "judge", "train"}), set()):
+    for requirement in required("igrpo-sdk", frozenset({"dev", "faces", "judge", "serve", "train"}), set()):
         pin = pins.get(canonicalize_name(requirement.name))
         # A CUDA build of torch pins its own libraries exactly; they are not in this file.
         itself = all(part.operator == "==" for part in requirement.specifier) and requirement.specifier
@@ -56,7 +56,15 @@ def test_no_machine_and_no_registry_is_named(root: Path) -> None:
 
 def test_the_extras_are_the_promised_ones(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    assert set(project["optional-dependencies"]) == {"train", "demo", "faces", "judge", "xformers", "dev"}
+    assert set(project["optional-dependencies"]) == {
+        "train",
+        "demo",
+        "faces",
+        "judge",
+        "serve",
+        "xformers",
+        "dev",
+    }
     assert project["license"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in (root / "LICENSE").read_text("utf-8")[:120]
 

@@ -27,6 +27,7 @@ from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import Cancelled, HubError, InputError, WeightsError
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.pipeline import IdentityPipeline, Progress
+from igrpo_sdk.qwen import PICTURE, chat
 from igrpo_sdk.refinement import complete_prompt
 
 PROMPT = "Two people talk."
@@ -40,6 +41,11 @@ def pipe() -> IdentityPipeline:
 @pytest.fixture(scope="module")
 def refiner(qwen_directory: Path) -> QwenRefiner:
     return QwenRefiner.from_pretrained(qwen_directory, device="cpu")
+
+
+def question(refiner: QwenRefiner, reference: Reference) -> dict[str, Any]:
+    """What the model is asked about a picture."""
+    return refiner._qwen.inputs([reference.image, refinement._QUESTION])
 
 
 def counting(references: Sequence[Reference], prompt: str) -> str:
@@ -202,10 +208,10 @@ def test_a_picture_is_looked_at_once(qwen_directory: Path, monkeypatch: pytest.M
 def test_the_question_is_in_qwens_chat_format(refiner: QwenRefiner) -> None:
     content = [{"type": "image"}, {"type": "text", "text": refinement._QUESTION}]
     messages = [{"role": "user", "content": content}]
-    asked = refiner._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert refinement._CHAT.format(picture="<|image_pad|>", question=refinement._QUESTION) == asked
-    ids = refiner._inputs(person("red"))["input_ids"][0].tolist()
-    assert refiner._tokenizer.decode(ids).replace("<|image_pad|>" * 6, "<|image_pad|>") == asked
+    asked = refiner._qwen.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert chat(f"<|vision_start|>{PICTURE}<|vision_end|>{refinement._QUESTION}") == asked
+    ids = question(refiner, person("red"))["input_ids"][0].tolist()
+    assert refiner._qwen.tokenizer.decode(ids).replace("<|image_pad|>" * 6, "<|image_pad|>") == asked
 
 
 def positions(inputs: dict[str, Any], start: int, length: int) -> torch.Tensor:
@@ -223,14 +229,14 @@ def positions(inputs: dict[str, Any], start: int, length: int) -> torch.Tensor:
 def test_generation_is_greedy_at_the_right_positions(refiner: QwenRefiner) -> None:
     """The answer with a cache is that without one, token by token, with positions worked out by hand."""
     torch.manual_seed(1)
-    model = tiny_model(refiner._tokenizer).eval()  # random weights never come to an end
+    model = tiny_model(refiner._qwen.tokenizer).eval()  # random weights never come to an end
     model.lm_head.weight[model.config.image_token_id] = 0  # a second picture would have no pixels
     for name, weight in model.named_parameters():  # strong ones, or positions would hardly matter
         if "language_model" in name and any(part in name for part in ("q_proj.w", "k_proj.w", "v_proj.w")):
             torch.nn.init.normal_(weight, std=0.5)
-    inputs = refiner._inputs(person("red", 90))
+    inputs = question(refiner, person("red", 90))
     start = inputs["input_ids"][0].tolist().index(model.config.image_token_id)
-    config = copy.deepcopy(refiner._model.generation_config)
+    config = copy.deepcopy(refiner._qwen.model.generation_config)
     config.update(max_new_tokens=12, return_dict_in_generate=True, output_logits=True)
     made = model.generate(
         **inputs,
@@ -250,25 +256,25 @@ def test_generation_is_greedy_at_the_right_positions(refiner: QwenRefiner) -> No
 
 def test_large_pictures_are_made_smaller(refiner: QwenRefiner) -> None:
     large = Reference.load(np.zeros((3000, 2000, 3), np.uint8))
-    assert refiner._inputs(large)["mm_token_type_ids"].sum() <= 399_360 / 28**2
+    assert question(refiner, large)["mm_token_type_ids"].sum() <= 399_360 / 28**2
 
 
 def test_an_answer_without_end_is_refused(refiner: QwenRefiner) -> None:
-    random = QwenRefiner(tiny_model(refiner._tokenizer), refiner._tokenizer, refiner._images)
+    random = QwenRefiner(tiny_model(refiner._qwen.tokenizer), refiner._qwen.tokenizer, refiner._qwen.images)
     with pytest.raises(InputError, match="refine: reference: no end after 96 tokens; use an Instruct model"):
         random.describe(person("red"))
 
 
 def test_an_empty_answer_is_refused(refiner: QwenRefiner, tmp_path: Path) -> None:
-    model = tiny_model(refiner._tokenizer)
+    model = tiny_model(refiner._qwen.tokenizer)
     with torch.no_grad():  # every token but the end mark is unlikely
         model.lm_head.weight.zero_()
         model.model.language_model.norm.weight.zero_()
-        model.lm_head.bias = torch.nn.Parameter(torch.zeros(len(refiner._tokenizer)))
-        model.lm_head.bias[refiner._tokenizer.convert_tokens_to_ids("<|im_end|>")] = 1.0
+        model.lm_head.bias = torch.nn.Parameter(torch.zeros(len(refiner._qwen.tokenizer)))
+        model.lm_head.bias[refiner._qwen.tokenizer.convert_tokens_to_ids("<|im_end|>")] = 1.0
     path = tmp_path / "ann.png"
     Image.fromarray(person("red").image).save(path)
-    silent = QwenRefiner(model, refiner._tokenizer, refiner._images)
+    silent = QwenRefiner(model, refiner._qwen.tokenizer, refiner._qwen.images)
     with pytest.raises(InputError, match=r"reference '.*ann.png': the model says nothing of it"):
         silent.describe(Reference.load(path))
 
@@ -322,7 +328,7 @@ def test_missing_and_damaged_weights_are_refused(qwen_directory: Path, tmp_path:
 def test_the_tokenizer_of_another_model_is_refused(tiny_directory: Path, refiner: QwenRefiner) -> None:
     other = AutoTokenizer.from_pretrained(tiny_directory / "tokenizer")
     with pytest.raises(WeightsError, match=r"the tokenizer does not know <\|image_pad\|>"):
-        QwenRefiner(refiner._model, other, refiner._images)
+        QwenRefiner(refiner._qwen.model, other, refiner._qwen.images)
 
 
 # ---- the command line

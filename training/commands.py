@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from igrpo_sdk.config import check_number
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.refinement import DEFAULT_REFINER
 
@@ -110,17 +111,27 @@ def merge_adapters(
         slack: How far a guard of the alarm may be below the base's, in its own units.
         device: Where videos are made to evaluate: "auto", "cpu" or "cuda".
     """
+    from igrpo_sdk.adapters.use import MAX_SCALE
+
+    from .policy import merging
     from .policy.config import read_policy_recipe
-    from .policy.merging import merge
 
     scales = scale or [1.0]
-    config = None if recipe is None else read_policy_recipe(recipe, set or [])
-    if config is None and len(scales) > 1:
-        raise InputError(f"scale: {len(scales)} of them; give a --recipe to choose by")
-    if config is not None and not config.alarm.reward:
+    for each in scales:
+        check_number("scale", each, 0.0, MAX_SCALE)
+    if output.exists():
+        raise InputError(f"output {str(output)!r}: exists already; choose another")
+    if recipe is None:
+        if len(scales) > 1:
+            raise InputError(f"scale: {len(scales)} of them; give a --recipe to choose by")
+        merging.write_merged(merging.merged(adapters, rank, guidance), scales[0], output)
+        print(f"{output}: at scale {scales[0]:g}, not evaluated")
+        return
+    config = read_policy_recipe(recipe, set or [])
+    if not config.alarm.reward:
         raise InputError(f"recipe: {recipe} has no alarm, so that nothing says what is best; leave it out")
-    best = merge(adapters, output, scales, rank, guidance, config, slack, device)
-    print(f"{output}: at scale {best:g}" + (", not evaluated" if config is None else ""))
+    file = merging.merged(adapters, rank, guidance)
+    print(f"{output}: at scale {merging.write_best(file, scales, output, config, slack, device):g}")
 
 
 def refine_prompts(

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from agreement import Agreement, agreement, agreement_share
 from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -32,7 +33,6 @@ from igrpo_sdk.media.decoding import sample_frames
 from igrpo_sdk.media.files import read_json
 from igrpo_sdk.training.common.statistics import Estimate, auc, bootstrap
 from igrpo_sdk.training.data.rows import read_cases
-from igrpo_sdk.training.evaluation.agreement import Agreement, agreement, agreement_share
 from igrpo_sdk.training.evaluation.measures import JUDGED_EVERY, Lab, video_file
 from igrpo_sdk.training.evaluation.results import hardware, write_results
 from igrpo_sdk.training.pretrain.clips import CLIP, draw_people

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from clip_folder import ClipFolder
+from identity_estimates import identity_estimates
 from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,7 +38,6 @@ from igrpo_sdk.media.files import read_json
 from igrpo_sdk.provenance import weights_mark
 from igrpo_sdk.training.common.statistics import Estimate, bootstrap, mean
 from igrpo_sdk.training.evaluation import ownership
-from igrpo_sdk.training.evaluation.clips import ClipFolder
 from igrpo_sdk.training.evaluation.judge import judge_references, judge_signature, judge_videos
 from igrpo_sdk.training.evaluation.making import GREY, keep_settings
 from igrpo_sdk.training.evaluation.results import hardware, write_results
@@ -230,7 +231,9 @@ class Bench:
         folder = ClipFolder(self.output / name)
         readings = [reader.Reading.from_json(folder.read(k).facts["reading"]) for k in range(self.pairs)]
         scenes = scenes_of(name, self.pairs)
-        return [reader.follow(seen, scene) for seen, scene in zip(readings, scenes, strict=True)]
+        return [
+            reader.follow(seen, reader.facts_of(scene)) for seen, scene in zip(readings, scenes, strict=True)
+        ]
 
     def facts(self, name: str, key: str) -> list[float]:
         """A number noted of every clip of a set."""
@@ -297,7 +300,7 @@ def measure(output: str, results: str | None = None, workers: int | None = None)
     bench, begin = Bench(Path(output), workers), time.monotonic()
     estimates: dict[str, Estimate] = {"vae_psnr_db": bootstrap(bench.facts("vae", "psnr_db"), mean)}
     for name, prefix in zip(IDENTITY_SETS, ("render", "vae", "generated", "generated_blank"), strict=True):
-        found = ownership.identity_estimates(bench.owned(name))
+        found = identity_estimates(bench.owned(name))
         estimates |= {f"{prefix}_{key}": value for key, value in found.items()}
     estimates["generated_auc_blank_refs"] = estimates.pop("generated_blank_auc")
     for name, prefix in (

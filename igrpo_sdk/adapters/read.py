@@ -20,12 +20,7 @@ from igrpo_sdk.errors import InputError, WeightsError
 from igrpo_sdk.hub.locate import Repository, fetch, locate
 from igrpo_sdk.media.files import file_hash
 
-__all__ = [
-    "METADATA_KEY",
-    "WEIGHTS_FILE",
-    "AdapterFile",
-    "read_adapter",
-]
+__all__ = ["METADATA_KEY", "WEIGHTS_FILE", "AdapterFile", "read_adapter"]
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 """The weights of an adapter, as diffusers names them."""

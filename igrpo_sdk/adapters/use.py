@@ -15,7 +15,7 @@ from igrpo_sdk.backbones.loading import resolve
 from igrpo_sdk.backbones.switching import adapter_layers
 from igrpo_sdk.config import ASSETS, Preset, check_number, preset_names
 from igrpo_sdk.errors import HubError, InputError, WeightsError
-from igrpo_sdk.hub.locate import Repository, fetch, locate
+from igrpo_sdk.hub.locate import Repository, fetch, locate_model
 
 __all__ = [
     "MAX_SCALE",
@@ -39,7 +39,7 @@ def resolve_model(
     An adapter is a model too: its base, with the adapter as its own. That base must be a preset or a Hub
     repository, else `WeightsError`: a file from elsewhere says nothing of this machine's folders.
     """
-    found = locate(model, revision, presets=True)
+    found = locate_model(model, revision)
     info = None if isinstance(found, Preset) else _info_of(found)
     if info is None:
         source, at, preset = resolve(model, revision)

@@ -11,7 +11,7 @@ from igrpo_sdk.backbones.phantom import PhantomBackbone
 from igrpo_sdk.backbones.vace import VaceBackbone
 from igrpo_sdk.config import ASSETS, Architecture, Geometry, Preset, preset_names
 from igrpo_sdk.errors import DependencyError, IgrpoError, InputError, WeightsError
-from igrpo_sdk.hub.locate import Repository, fetch_pipeline, hub_error, locate
+from igrpo_sdk.hub.locate import Repository, fetch_pipeline, hub_error, locate_model
 
 __all__ = [
     "BACKBONES",
@@ -42,7 +42,7 @@ def resolve(model: str | Path, revision: str | None = None) -> tuple[str | Path,
     The preset is None where there is none yet: that of a directory or a repository without `PRESET_FILE`.
     Raises `InputError` for a name that is nothing, `WeightsError` for a directory that is no pipeline.
     """
-    found = locate(model, revision, presets=True)
+    found = locate_model(model, revision)
     if isinstance(found, Repository):
         return found.id, found.revision, None
     if isinstance(found, Preset):

@@ -22,7 +22,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from igrpo_sdk.errors import Cancelled, IgrpoError
 
 if TYPE_CHECKING:
-    from docstring_parser import Docstring
     from jsonargparse import ArgumentParser
 
 
@@ -134,73 +133,46 @@ def _interrupt_behind(error: BaseException | None) -> BaseException | None:
     return error
 
 
-@dataclass(frozen=True)
-class _Option:
-    """One argument of a command: a parameter of its function, or a field of one that is a dataclass."""
-
-    name: str
-    hint: Any
-    default: Any
-    about: str
-    kind: Any = inspect.Parameter.KEYWORD_ONLY
-
-    def add_to(self, parser: ArgumentParser) -> None:
-        """Tell the parser."""
-        wanted: dict[str, Any] = {"help": self.about, "default": self.default}
-        if self.default is inspect.Parameter.empty:
-            wanted = {"help": self.about, "required": True}
-        flags = (*([_SHORT[self.name]] if self.name in _SHORT else []), f"--{self.name}")
-        place = {"type": self.hint, "metavar": self.name.upper(), "help": self.about}
-        if self.kind is inspect.Parameter.VAR_POSITIONAL:
-            parser.add_argument(self.name, nargs="+", **place)
-        elif self.kind is inspect.Parameter.POSITIONAL_ONLY:
-            parser.add_argument(self.name, **place)
-        elif self.default is False:
-            parser.add_argument(*flags, action="store_true", help=self.about)
-        elif self.hint in (list[str], list[str] | None):  # --set a=1 --set b=2
-            parser.add_argument(*flags, action="append", type=str, **wanted)
-        elif self.hint == list[float] | None:  # --scale 1 1.5
-            parser.add_argument(*flags, nargs="+", type=float, **wanted)
-        else:
-            parser.add_argument(*flags, type=self.hint, **wanted)
-
-
 def build_parser(function: Callable[..., Any], name: str) -> ArgumentParser:
-    """The parser of a command, from the signature and the Google-style docstring of its function.
-
-    Of a parameter that is a dataclass each field is an option, with its docstring.
-    """
+    """The parser of a command, from the signature and the Google-style docstring of its function."""
     import docstring_parser
     from jsonargparse import ArgumentParser
 
     text = docstring_parser.parse(function.__doc__ or "")
     parser = ArgumentParser(prog=f"igrpo {name}", description=text.short_description)
-    for option in _options(function):
-        option.add_to(parser)
+    for parameter, about in _parameters(function):
+        name, hint = parameter.name, parameter.annotation
+        flags = (*([_SHORT[name]] if name in _SHORT else []), f"--{name}")
+        wanted: dict[str, Any] = {"help": about, "default": parameter.default}
+        if parameter.default is parameter.empty:
+            wanted = {"help": about, "required": True}
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            parser.add_argument(name, nargs="+", type=hint, metavar=name.upper(), help=about)
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, type=hint, metavar=name.upper(), help=about)
+        elif parameter.default is False:
+            parser.add_argument(*flags, action="store_true", help=about)
+        elif hint in (list[str], list[str] | None):  # --set a=1 --set b=2
+            parser.add_argument(*flags, action="append", type=str, **wanted)
+        elif hint == list[float] | None:  # --scale 1 1.5
+            parser.add_argument(*flags, nargs="+", type=float, **wanted)
+        else:
+            parser.add_argument(*flags, type=hint, **wanted)
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     return parser
 
 
-def _options(function: Callable[..., Any]) -> Iterator[_Option]:
-    """The arguments of a command, in the order of its signature."""
+def _parameters(owner: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, str]]:
+    """The parameters of a function, with their types and what is said of each; of a dataclass its fields."""
     import docstring_parser
 
-    hints, empty = get_type_hints(function), inspect.Parameter.empty
-    abouts = _abouts(docstring_parser.parse(function.__doc__ or ""))
-    for name, parameter in inspect.signature(function).parameters.items():
-        if not is_dataclass(hints[name]):
-            yield _Option(name, hints[name], parameter.default, abouts.get(name, ""), parameter.kind)
-            continue
-        inner = get_type_hints(hints[name])
-        told = _abouts(docstring_parser.parse_from_object(hints[name]))
-        for field in fields(hints[name]):
-            default = empty if field.default is MISSING else field.default
-            yield _Option(field.name, inner[field.name], default, told.get(field.name, ""))
-
-
-def _abouts(text: Docstring) -> dict[str, str]:
-    """What a docstring says of each parameter."""
-    return {item.arg_name.lstrip("*"): item.description or "" for item in text.params}
+    text, hints = docstring_parser.parse_from_object(owner), get_type_hints(owner)
+    abouts = {item.arg_name.lstrip("*"): item.description or "" for item in text.params}
+    for name, parameter in inspect.signature(owner).parameters.items():
+        if is_dataclass(hints[name]):
+            yield from _parameters(hints[name])
+        else:
+            yield parameter.replace(annotation=hints[name]), abouts.get(name, "")
 
 
 def _call(function: Callable[..., Any], parser: ArgumentParser, words: Sequence[str]) -> Any:

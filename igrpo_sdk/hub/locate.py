@@ -11,12 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, overload
 
 from igrpo_sdk.config import Preset, preset_names
 from igrpo_sdk.errors import HubError, InputError
 
-__all__ = ["Repository", "fetch", "fetch_pipeline", "hub_error", "locate"]
+__all__ = ["Repository", "fetch", "fetch_pipeline", "hub_error", "locate", "locate_model"]
 
 _NAME = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
@@ -39,49 +38,41 @@ class Repository:
         return self.id if self.revision is None else f"{self.id}@{self.revision}"
 
 
-@overload
-def locate(
-    name: str | os.PathLike[str], revision: str | None = None, *, presets: Literal[False] = False
-) -> Path | Repository | None:
-    """Where no preset can be meant."""
-
-
-@overload
-def locate(
-    name: str | os.PathLike[str], revision: str | None = None, *, presets: Literal[True]
-) -> Preset | Path | Repository | None:
-    """Where a preset can be meant too."""
-
-
-def locate(
-    name: str | os.PathLike[str], revision: str | None = None, *, presets: bool = False
-) -> Preset | Path | Repository | None:
+def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path | Repository | None:
     """What a name stands for; None for nothing, and the caller says what it would have taken.
 
-    Args:
-        name: in this order: a preset (with `presets`), a file or a directory that is there, or "owner/name"
-            of a repository, also with its revision behind: "owner/name@revision". Only a string can be a
-            preset or a repository; a `Path` is a path.
-        revision: a commit, a tag or a branch of a repository.
-        presets: whether a preset can be meant.
-
-    Raises InputError for a revision of what is no repository, and for two that differ.
+    A file or a directory that is there comes first, then "owner/name" of a repository, also with its revision
+    behind: "owner/name@revision". A `Path` is never a repository. `revision`: a commit, a tag or a branch;
+    raises InputError for one of what is no repository, and for two that differ.
     """
-    found: Preset | Path | Repository | None = None
-    if isinstance(name, str) and presets and name in preset_names():
-        found = Preset.load(name)
-    elif isinstance(name, str | os.PathLike) and os.path.exists(name):
-        found = Path(name)
-    elif isinstance(name, str):
-        found = Repository.of(name)
+    if isinstance(name, str | os.PathLike) and os.path.exists(name):
+        if revision is not None:
+            raise _no_revision(name, revision, "is on this machine and has none")
+        return Path(name)
+    found = Repository.of(name) if isinstance(name, str) else None
     if revision is None or found is None:
         return found
-    if isinstance(found, Repository) and found.revision in (None, revision):
-        return Repository(found.id, revision)
-    if isinstance(found, Preset) and found.repo_id is not None:
-        return replace(found, revision=revision)
-    had = f"names {found.revision!r}" if isinstance(found, Repository) else "is on this machine and has none"
-    raise InputError(f"revision: {revision!r}, but {str(name)!r} {had}; leave it out")
+    if found.revision not in (None, revision):
+        raise _no_revision(name, revision, f"names {found.revision!r}")
+    return Repository(found.id, revision)
+
+
+def locate_model(
+    name: str | os.PathLike[str], revision: str | None = None
+) -> Preset | Path | Repository | None:
+    """`locate` where a string may name a preset too, which comes first; `revision` then replaces its own."""
+    if not isinstance(name, str) or name not in preset_names():
+        return locate(name, revision)
+    preset = Preset.load(name)
+    if revision is None:
+        return preset
+    if preset.repo_id is None:
+        raise _no_revision(name, revision, "is on this machine and has none")
+    return replace(preset, revision=revision)
+
+
+def _no_revision(name: object, revision: str, why: str) -> InputError:
+    return InputError(f"revision: {revision!r}, but {str(name)!r} {why}; leave it out")
 
 
 def fetch(repository: Repository, files: Sequence[str], what: str) -> Path:

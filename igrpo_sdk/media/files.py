@@ -2,7 +2,8 @@
 
 What is written goes to a temporary name beside its target, is flushed to the disk, and is renamed. Whatever
 happens in between, an interrupt included, what was there before stays. Only a process that is killed at once
-leaves the temporary name behind: `.NAME.XXXXXXXX.partial`, and the target's suffix.
+leaves the temporary name behind: `.NAME.XXXXXXXX.partial` and, of a file, its suffix. A directory that was
+just being replaced is then called `.NAME.XXXXXXXX.old.partial`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ __all__ = ["IdentityVideo"]
 _SOFTWARE = "igrpo-sdk"
 # Near-transparent quality: clips are short, and what a recogniser sees in one should be the model's doing.
 # The chroma location tells decoders where our converter puts colour samples; H.264 assumes half a pixel left.
-# mbtree off: with it, libx264 gives small frames other bytes now and then (docs/decisions.md).
+# mbtree off: with it, libx264 gives small frames other bytes now and then (docs/lab/2026-11.md).
 _H264 = {"crf": "12", "preset": "slow", "chroma_sample_location": "center", "x264-params": "mbtree=0"}
 _CODECS = {
     ".mp4": ("libx264", _H264),

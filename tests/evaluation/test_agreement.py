@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from evaluated import made_up
+from loose import load_loose
 
 from igrpo_sdk.identity.analyzer import Face
 from igrpo_sdk.identity.matching import NOBODY
-from igrpo_sdk.training.evaluation.agreement import Agreement, agreement, agreement_share, same_faces
+
+benchmark = load_loose("examples/benchmarks/agreement.py")
+Agreement, agreement = benchmark.Agreement, benchmark.agreement
+agreement_share, same_faces = benchmark.agreement_share, benchmark.same_faces
 
 REFERENCES = np.eye(2, dtype=np.float32)
 
@@ -18,7 +24,7 @@ def face(x: float, *embedding: float) -> Face:
     return Face(box, np.zeros((5, 2), np.float32), 1.0, np.array(embedding, np.float32))
 
 
-def found(faces: list[Face], table: list[list[float]]) -> Agreement:
+def found(faces: list[Face], table: list[list[float]]) -> Any:
     """The agreement on one frame."""
     judged = made_up("a", "p", [0.5, 0.5], judged=[table]).judged
     assert judged is not None

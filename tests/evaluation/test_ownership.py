@@ -8,20 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loose import load_loose
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.identity.places import PLACES, follow_places
 from igrpo_sdk.training.common.statistics import Estimate
-from igrpo_sdk.training.evaluation.ownership import (
-    PLACES,
-    OwnedVideo,
-    coverage,
-    follow_places,
-    identity_estimates,
-    own_other_auc,
-    own_video,
-    own_wins,
-)
+from igrpo_sdk.training.evaluation.ownership import OwnedVideo, own_other_auc, own_video
+
+benchmark = load_loose("examples/benchmarks/identity_estimates.py")
+coverage, own_wins = benchmark.coverage, benchmark.own_wins
+identity_estimates = benchmark.identity_estimates
 
 WIDTH = 192.0
 layouts = st.sampled_from([("middle",), ("left", "right"), PLACES]).flatmap(st.permutations)

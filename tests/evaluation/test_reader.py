@@ -24,6 +24,7 @@ from igrpo_sdk.training.reader.network import (
     SceneReader,
     actor_appearances,
     background_share,
+    facts_of,
     follow,
     load_reader,
     prompt_following,
@@ -45,6 +46,7 @@ from igrpo_sdk.training.world.scenes import ACTIONS, Actor, Scene, sample_scene
 TOY = ReaderModel(height=32, width=48, num_frames=5, channels=(8, 8, 16))
 
 SCENE = Scene((Actor(11, "right", "nod"), Actor(5, "left", "talk")), "garden", "dim", 3)
+FACTS = facts_of(SCENE)
 
 
 def perfect(scene: Scene) -> Reading:
@@ -62,35 +64,35 @@ def perfect(scene: Scene) -> Reading:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_perfect_reading_follows_its_prompt(seed: int) -> None:
     scene = sample_scene(seed, "validation")
-    followed = follow(perfect(scene), scene)
+    followed = follow(perfect(scene), facts_of(scene))
     assert followed.strict and followed.count and followed.light and all(followed.action)
 
 
 def test_people_on_each_others_place_are_wrong_even_if_the_actions_are_right() -> None:
     reading = perfect(SCENE)
     exchanged = replace(reading, appearance=reading.appearance[::-1].copy())
-    followed = follow(exchanged, SCENE)
+    followed = follow(exchanged, FACTS)
     assert followed.place == (False, False) and followed.action == (True, True)
     assert followed.does == (False, False) and followed.background
 
 
 def test_a_wrong_action_is_wrong_for_its_person_only() -> None:
     reading = perfect(SCENE)
-    followed = follow(replace(reading, actions=("laugh", *reading.actions[1:])), SCENE)
+    followed = follow(replace(reading, actions=("laugh", *reading.actions[1:])), FACTS)
     assert followed.does == (True, False) and followed.place == (True, True)
 
 
 def test_a_person_nobody_sees_is_wrong() -> None:
     reading = perfect(SCENE)
-    followed = follow(replace(reading, occupied=(True, False, False)), SCENE)
+    followed = follow(replace(reading, occupied=(True, False, False)), FACTS)
     assert followed.does == (False, True)
-    nobody = follow(replace(reading, occupied=(False,) * 3), SCENE)
+    nobody = follow(replace(reading, occupied=(False,) * 3), FACTS)
     assert nobody.does == nobody.place == (False, False)
 
 
 def test_the_number_is_the_mean_of_its_two_parts() -> None:
-    right = follow(perfect(SCENE), SCENE)
-    wrong = follow(replace(perfect(SCENE), background="window", occupied=(True, False, False)), SCENE)
+    right = follow(perfect(SCENE), FACTS)
+    wrong = follow(replace(perfect(SCENE), background="window", occupied=(True, False, False)), FACTS)
     clips = [right, wrong]
     assert background_share(clips) == 0.5 and who_does_what_share(clips) == 0.75
     assert prompt_following(clips) == 0.625
@@ -100,7 +102,7 @@ def test_the_number_is_the_mean_of_its_two_parts() -> None:
 def test_readings_survive_json() -> None:
     reading = perfect(SCENE)
     again = Reading.from_json(reading.as_json())
-    assert follow(again, SCENE) == follow(reading, SCENE)
+    assert follow(again, FACTS) == follow(reading, FACTS)
     assert np.allclose(again.appearance, reading.appearance, atol=1e-4)
 
 
@@ -204,5 +206,7 @@ def test_the_shipped_reader_reads_people_it_never_saw() -> None:
     assert WEIGHTS.stat().st_size < 2**20
     scenes = [sample_scene(500 + seed, "validation", 2) for seed in range(8)]
     made = torch.cat([render_scenes([scene]).frames for scene in scenes])
-    followed = [follow(r, s) for r, s in zip(readings_of(reader(to_input(made))), scenes, strict=True)]
+    followed = [
+        follow(r, facts_of(s)) for r, s in zip(readings_of(reader(to_input(made))), scenes, strict=True)
+    ]
     assert (background_share(followed) or 0) >= 0.8 and (who_does_what_share(followed) or 0) >= 0.75

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loose import load_loose
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from igrpo_sdk.media.files import read_json, write_json
-from igrpo_sdk.training.evaluation.clips import ClipFolder
 from igrpo_sdk.training.evaluation.results import write_results
+
+ClipFolder = load_loose("examples/benchmarks/clip_folder.py").ClipFolder
 
 
 def test_clips_come_back_bit_by_bit(tmp_path: Path, frames: NDArray[np.uint8]) -> None:

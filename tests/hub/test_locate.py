@@ -14,7 +14,7 @@ from igrpo_sdk.adapters.use import resolve_model
 from igrpo_sdk.backbones.loading import resolve
 from igrpo_sdk.config import ASSETS, Preset, preset_names
 from igrpo_sdk.errors import HubError, InputError, WeightsError
-from igrpo_sdk.hub.locate import Repository, fetch, hub_error, locate
+from igrpo_sdk.hub.locate import Repository, fetch, hub_error, locate, locate_model
 from igrpo_sdk.pipeline import IdentityPipeline
 
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -69,17 +69,17 @@ def test_what_is_here_comes_before_the_hub(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_preset_is_one_only_where_it_can_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = preset_names()[0]
-    assert locate(name, presets=True) == Preset.load(name)
-    assert locate(name) is None and locate(Path(name), presets=True) is None
+    assert locate_model(name) == Preset.load(name)
+    assert locate(name) is None and locate_model(Path(name)) is None
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()
-    assert locate(name, presets=True) == Preset.load(name)
+    assert locate_model(name) == Preset.load(name)
     assert locate(name) == Path(name)
 
 
 @pytest.mark.parametrize("name", [None, 3, "nothing here", "a\0b", "x" * 5000, "\ud800"])
 def test_a_name_that_is_nothing(name: str) -> None:
-    assert locate(name, "main", presets=True) is None
+    assert locate(name, "main") is None is locate_model(name, "main")
 
 
 def test_a_revision_is_of_a_repository(tmp_path: Path) -> None:
@@ -102,6 +102,14 @@ def test_presets_of_published_models_pin_a_commit_or_say_that_none_is_known() ->
             continue
         revision = content["revision"]
         assert re.fullmatch("[0-9a-f]{40}", revision) if revision else "no revision" in content["description"]
+
+
+def test_nothing_else_imports_the_hubs_client(root: Path) -> None:
+    files = [path for folder in ("igrpo_sdk", "training") for path in (root / folder).rglob("*.py")]
+    importing = {
+        path.parent.name for path in files if re.search(r"(from|import) huggingface_hub", path.read_text())
+    }
+    assert importing == {"hub"}
 
 
 # ---- getting

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import WanVACEPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import normalizers
-from transformers import AutoTokenizer, T5Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.pretrain.charsmap import folding, precompiled_charsmap
 from igrpo_sdk.training.pretrain.tokenizer import MAX_LENGTH, train_tokenizer
 from igrpo_sdk.training.world.captions import captions
 from igrpo_sdk.training.world.scenes import sample_scene
@@ -36,7 +35,7 @@ def texts() -> list[str]:
 
 
 @cache
-def tokenizer() -> T5Tokenizer:
+def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(texts()[:3000])
 
 
@@ -86,13 +85,13 @@ def test_any_text_is_encoded(text: str) -> None:
     assert all(0 <= i < len(tokenizer()) for i in ids)
 
 
-@pytest.mark.parametrize("loader", [T5Tokenizer, AutoTokenizer])
+@pytest.mark.parametrize("loader", [PreTrainedTokenizerFast, AutoTokenizer])
 def test_saved_and_loaded_gives_equal_ids(
-    loader: type[T5Tokenizer] | type[AutoTokenizer], tmp_path: Path
+    loader: type[PreTrainedTokenizerFast] | type[AutoTokenizer], tmp_path: Path
 ) -> None:
     tokenizer().save_pretrained(tmp_path)
     loaded = loader.from_pretrained(tmp_path)
-    assert type(loaded) is T5Tokenizer
+    assert type(loaded) is PreTrainedTokenizerFast
     assert len(loaded) == len(tokenizer())
     assert loaded.model_max_length == MAX_LENGTH
     for text in (*USER_TEXTS, *texts()[-200:]):
@@ -136,12 +135,56 @@ def test_wrong_arguments() -> None:
         train_tokenizer(["a"], vocab_size=50)
 
 
-def test_character_map_is_read_as_written() -> None:
-    """Every key is replaced and no other character touched, in the reader that the tokenizer uses."""
-    table = folding()
-    normalizer = normalizers.Precompiled(precompiled_charsmap(table))
-    for char, text in table.items():
-        assert normalizer.normalize_str(f"x{char}y") == f"x{text}y"
-    others = [chr(code) for code in range(1, 0x3000) if chr(code) not in table]
-    assert all(normalizer.normalize_str(char) == char for char in others)
-    assert normalizers.Precompiled(precompiled_charsmap({"a": "b"})).normalize_str("banana") == "bbnbnb"
+def test_folding_takes_variants_away_and_leaves_the_rest() -> None:
+    normalize = tokenizer().backend_tokenizer.normalizer.normalize_str
+    assert normalize("\u00c9\u00ef\u017f \ufb01 Stra\u00dfe \u2460\u2122") == "eis fi strasse 1tm"
+    assert (
+        normalize("\u2018\u2019`\u00b4 \u00ab\u201d\u2033 \u2013\u2014\u2212 a\u200db\u00adc")
+        == "'''' \"\"\" --- abc"
+    )
+    others = "\u0438\u65e5\U0001f600 0~{}|^\\"
+    assert normalize(others) == others
+
+
+SHIPPED_IDS = (
+    [105, 102, 251, 88, 246, 74, 90, 89, 77, 130, 82, 94, 72, 79, 92, 128, 75, 1],
+    [
+        77, 3, 64, 50, 67, 42, 59, 45, 3, 9, 153, 3, 67, 46, 43, 59, 42, 60, 118, 3, 45, 42, 55, 44, 50, 55,
+        48, 119, 3, 35, 3, 24, 57, 54, 3, 4, 3, 34, 3, 31, 3, 43, 3, 33, 3, 55, 42, 50, 63, 46, 3, 31, 3, 18,
+        3, 43, 3, 33, 3, 5, 3, 58, 62, 56, 61, 46, 45, 3, 5, 172, 3, 24, 19, 3, 8, 3, 6, 99, 1,
+    ],
+    [3, 46, 54, 56, 51, 50, 3, 2, 3, 2, 88, 3, 2, 3, 2, 3, 2, 1],
+    [3, 61, 42, 43, 60, 88, 3, 55, 46, 64, 3, 53, 50, 55, 46, 60, 3, 60, 57, 42, 44, 46, 60, 215, 46, 1],
+    [1],
+)  # fmt: skip
+"""What the shipped tokenizer, which folds by a character map, has always made of `USER_TEXTS`."""
+
+
+def test_the_shipped_tokenizer_gives_the_ids_that_its_encoder_knows(root: Path) -> None:
+    shipped = AutoTokenizer.from_pretrained(root / "igrpo_sdk" / "assets" / "tiny-vace" / "tokenizer")
+    assert tuple(shipped(list(USER_TEXTS)).input_ids) == SHIPPED_IDS
+
+
+def test_tokenizers_made_today_part_text_as_the_shipped_one_does(root: Path) -> None:
+    """The same pieces of captions and of what users write, as far as both know the words."""
+    shipped = AutoTokenizer.from_pretrained(root / "igrpo_sdk" / "assets" / "tiny-vace" / "tokenizer")
+    known = set(shipped.get_vocab()) & set(tokenizer().get_vocab())
+    alike = 0
+    for text in (*USER_TEXTS, *texts()[-200:]):
+        one, other = shipped.tokenize(text), tokenizer().tokenize(text)
+        assert "".join(one) == "".join(other)
+        if known.issuperset([*one, *other]):
+            assert one == other
+            alike += 1
+    assert alike > 100
+
+
+def test_a_pipeline_keeps_it(tiny_directory: Path, tmp_path: Path) -> None:
+    """Saved and loaded by diffusers."""
+    pipeline = WanVACEPipeline.from_pretrained(tiny_directory)
+    pipeline.tokenizer = tokenizer()
+    pipeline.save_pretrained(tmp_path)
+    loaded = WanVACEPipeline.from_pretrained(tmp_path).tokenizer
+    assert type(loaded) is PreTrainedTokenizerFast and loaded.model_max_length == MAX_LENGTH
+    for text in (*USER_TEXTS, *texts()[-50:]):
+        assert loaded(text).input_ids == tokenizer()(text).input_ids

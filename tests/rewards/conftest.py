@@ -10,6 +10,7 @@ import torch
 
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
 from igrpo_sdk.references import Reference
+from igrpo_sdk.training.reader.network import facts_of
 from igrpo_sdk.training.rewards.base import Rollout
 from igrpo_sdk.training.rewards.measuring import Measurer
 from igrpo_sdk.training.world.identities import SPLITS
@@ -25,6 +26,12 @@ def scene(left: int, right: int) -> Scene:
 
 
 @pytest.fixture(scope="session")
+def asked() -> Scene:
+    """What the prompt of `right` describes."""
+    return scene(LEFT, RIGHT)
+
+
+@pytest.fixture(scope="session")
 def references() -> tuple[Reference, ...]:
     """Close-ups of the two people asked for."""
     pictures = render_references(torch.tensor([LEFT, RIGHT]), torch.tensor([3, 3]))
@@ -32,10 +39,10 @@ def references() -> tuple[Reference, ...]:
 
 
 @pytest.fixture(scope="session")
-def right(references: tuple[Reference, ...]) -> Rollout:
+def right(references: tuple[Reference, ...], asked: Scene) -> Rollout:
     """A video as it should be: uint8 [6, 144, 192, 3]."""
-    frames = render_scenes([scene(LEFT, RIGHT)], num_frames=6).frames[0]
-    return Rollout(frames, references, "two people", 0, ("left", "right"), scene(LEFT, RIGHT))
+    frames = render_scenes([asked], num_frames=6).frames[0]
+    return Rollout(frames, references, "two people", 0, ("left", "right"), facts_of(asked))
 
 
 @pytest.fixture(scope="session")

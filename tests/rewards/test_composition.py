@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from rolled import Say
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.training.common.recipe import build
-from igrpo_sdk.training.rewards.base import Rollout
+from igrpo_sdk.training.rewards.base import Reward, Rollout
 from igrpo_sdk.training.rewards.composition import RewardsConfig, make_rewards
-from igrpo_sdk.training.rewards.faces import FaceWeights
-from igrpo_sdk.training.rewards.measuring import Measurer
+from igrpo_sdk.training.rewards.faces import FaceReward, FaceWeights
+from igrpo_sdk.training.rewards.guards import CopyPasteGuard, PromptTerm
+from igrpo_sdk.training.rewards.measuring import Measurer, MeasuringConfig
 from igrpo_sdk.training.rewards.scoring import Scorer
+from igrpo_sdk.training.rewards.terms import Shared, Term
 
 RECIPE: dict[str, Any] = {
     "faces": {"weight": 2, "options": {"worst": 1.0}},
@@ -28,12 +33,18 @@ RECIPE: dict[str, Any] = {
 }
 
 
+def sharing(measurer: Measurer) -> Shared:
+    shared = Shared(MeasuringConfig())
+    shared.measurer = measurer
+    return shared
+
+
 def test_a_recipe_becomes_rewards(measurer: Measurer) -> None:
     config = build(RewardsConfig, RECIPE, "rewards")
     assert config.weights() == {"faces": 2.0, "motion": 0.5, "prompt": 0.0, "copy_paste": 1.0, "far": 1.0}
     assert config.faces is not None and config.faces.options == FaceWeights(worst=1.0)
     assert config.scoring.timeout == 100.0
-    rewards = make_rewards(config, measurer)
+    rewards = make_rewards(config, sharing(measurer))
     assert [reward.name for reward in rewards] == list(config.weights())
 
 
@@ -45,6 +56,55 @@ def test_terms_are_scored_apart(right: Rollout, swapped: Rollout) -> None:
     assert scores["motion"] == [0.0, 0.0]
     faces = scores["faces"]
     assert faces[0] is not None and faces[1] is not None and faces[0] > faces[1]
+
+
+def test_terms_share_one_measurer_which_nobody_makes_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[MeasuringConfig] = []
+
+    def load(config: MeasuringConfig) -> Measurer:
+        loaded.append(config)
+        return Measurer(None, config)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Measurer, "load", load)
+    make_rewards(build(RewardsConfig, {"motion": {"floor": 0.001}}))
+    assert loaded == []
+    config = build(RewardsConfig, {"faces": {}, "copy_paste": {}, "measuring": {"every": 2}})
+    faces, copies = make_rewards(config)
+    assert isinstance(faces, FaceReward) and isinstance(copies, CopyPasteGuard)
+    assert faces.measurer is copies.measurer and loaded == [MeasuringConfig(every=2)]
+
+
+def test_cuda_in_a_recipe_is_the_gpu_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Shared(MeasuringConfig(), "cuda:3").place("cuda", "key") == torch.device("cuda:3")
+    assert Shared(MeasuringConfig(), "cuda:3").place("cpu", "key") == torch.device("cpu")
+    assert Shared(MeasuringConfig()).place("cpu", "key") == torch.device("cpu")
+    if not torch.cuda.is_available():
+        term = build(PromptTerm, {"device": "cuda"})
+        with pytest.raises(InputError, match=r"rewards\.prompt\.device=cuda: this machine has no GPU"):
+            term.build(Shared(MeasuringConfig()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantTerm(Term):
+    """A reward of the tests: one class and one field."""
+
+    value: float
+
+    def build(self, shared: Shared) -> Reward:
+        return Say(lambda rollouts: [self.value] * len(rollouts), "constant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreRewards(RewardsConfig):
+    """With a field more."""
+
+    constant: ConstantTerm | None = None
+
+
+def test_a_new_reward_is_a_class_and_a_field(right: Rollout) -> None:
+    config = build(MoreRewards, {"constant": {"value": 0.25, "weight": 2}, "motion": {"floor": 0.001}})
+    assert config.weights() == {"motion": 1.0, "constant": 2.0}
+    assert [reward.score([right]) for reward in make_rewards(config)] == [[0.0], [0.25]]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +139,7 @@ def test_bad_options_are_refused_before_anything_is_scored(
     recipe: dict[str, Any], message: str, measurer: Measurer
 ) -> None:
     with pytest.raises(InputError, match=message):
-        make_rewards(build(RewardsConfig, recipe, "rewards"), measurer)
+        make_rewards(build(RewardsConfig, recipe, "rewards"), sharing(measurer))
 
 
 # ---- the judge

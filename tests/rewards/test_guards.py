@@ -17,6 +17,7 @@ from igrpo_sdk.training.rewards.faces import FaceReward
 from igrpo_sdk.training.rewards.guards import CopyPasteGuard, MotionGuard, PromptGuard, mean_motion
 from igrpo_sdk.training.rewards.measuring import Measurer
 from igrpo_sdk.training.world.renderer import render_scenes
+from igrpo_sdk.training.world.scenes import Scene
 
 
 def test_motion_is_the_reports(measurer: Measurer, right: Rollout, frozen: Rollout) -> None:
@@ -42,19 +43,37 @@ def reader() -> SceneReader:
     return load_reader()
 
 
-def test_the_prompt_is_read_from_the_video(reader: SceneReader, right: Rollout) -> None:
-    scene = right.scene
-    assert scene is not None
-    video = replace(right, frames=render_scenes([scene]).frames[0])
-    elsewhere = replace(video, scene=replace(scene, background="garden"))
-    apart = replace(scene, actors=tuple(replace(actor, action="shake") for actor in scene.actors))
+def test_the_prompt_is_read_from_the_video(reader: SceneReader, right: Rollout, asked: Scene) -> None:
+    facts = right.facts
+    assert facts is not None
+    video = replace(right, frames=render_scenes([asked]).frames[0])
+    elsewhere = replace(video, facts=replace(facts, background="garden"))
+    apart = replace(facts, people=tuple(replace(person, action="shake") for person in facts.people))
     scores = PromptGuard(reader).score(
-        [video, elsewhere, replace(video, scene=apart), replace(video, scene=None), right]
+        [video, elsewhere, replace(video, facts=apart), replace(video, facts=None), right]
     )
     assert scores[0] is not None and scores[1] is not None and scores[2] is not None
     assert scores[0] == 1.0 and scores[1] == 0.5 and scores[2] < 1.0
-    assert scores[3:] == [None, None]  # no scene; six frames instead of seventeen
+    assert scores[3:] == [None, None]  # no facts; six frames instead of seventeen
     assert PromptGuard(reader).score([right]) == [None]
+
+
+def test_facts_that_the_reader_does_not_know_are_refused(reader: SceneReader, right: Rollout) -> None:
+    facts = right.facts
+    assert facts is not None
+    first, second = facts.people
+    video = replace(right, frames=right.frames[:1].repeat(17, 1, 1, 1))
+    for wrong, message in (
+        (replace(facts, background="sky"), "background 'sky' is unknown: use one of blue wall"),
+        (replace(facts, light="neon"), "light 'neon' is unknown"),
+        (replace(facts, people=(first, replace(second, action="fly"))), "action 'fly' is unknown"),
+        (
+            replace(facts, people=(first, replace(second, appearance=(0.5,)))),
+            r"appearance of \[1, \d+\] numbers: give \d+ of each person",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            PromptGuard(reader).score([replace(video, facts=wrong)])
 
 
 def test_a_pasted_reference_costs(

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from loose import load_loose
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.seeds import mix
 from igrpo_sdk.training.common.recipe import build, read_recipe
-from igrpo_sdk.training.evaluation.judge_mean import training_pictures
 from igrpo_sdk.training.pretrain.clips import ClipPool, draw_people, letterbox_squares, to_video
 from igrpo_sdk.training.pretrain.latents import Encoder, LatentConfig, LatentPool, tokenizer_function
 from igrpo_sdk.training.pretrain.text import TextRecipe, TextTask
@@ -40,15 +40,19 @@ ALLOWED = {"train", "validation"}
 
 
 SUITES = TRAINING / "evaluation" / "suites.py"
+JUDGE_MEAN = TRAINING.parent / "examples" / "benchmarks" / "judge_mean.py"
 
 
 def sources() -> list[Path]:
-    """Everything that can train: all of training/ but the world itself, which defines the splits, and the
-    suites of test people, which nothing that trains may import.
+    """Everything that can train, and what makes the judge's mean: all of training/ but the world itself,
+    which defines the splits, and the suites of test people, which nothing that trains may import.
     """
     found = [path for path in sorted(TRAINING.rglob("*.py")) if path.parent.name != "world"]
     found.remove(SUITES)
-    assert {"clips.py", "latents.py", "reader_training.py", "judge_mean.py"} <= {path.name for path in found}
+    found.append(JUDGE_MEAN)
+    there = {f"{path.parent.name}/{path.name}" for path in found}
+    known = {"pretrain/clips.py", "pretrain/latents.py", "reader/training.py", "benchmarks/judge_mean.py"}
+    assert known <= there
     return found
 
 
@@ -168,7 +172,7 @@ def test_a_run_needs_no_test_people(name: str, recipe: type[Any], task: type[Any
 
 @pytest.mark.usefixtures("no_test_people")
 def test_the_judges_mean_needs_no_test_people() -> None:
-    close_ups, frames = training_pictures(2)
+    close_ups, frames = load_loose("examples/benchmarks/judge_mean.py").training_pictures(2)
     assert len(close_ups) == len(frames) == 2
 
 

@@ -6,8 +6,8 @@ imports it.
 
 The detector is dlib's CNN trained with max-margin object detection (King, arXiv 1502.00046), the recogniser
 its ResNet with 128 outputs. Its embeddings are not centred: the raw cosine of two different people is near
-0.9. So the mean over training people is subtracted (`assets/judge_mean.json`, made by `python -m
-igrpo_sdk.training.evaluation.judge_mean`) before embeddings are compared by cosine. Only their ranking
+0.9. So the mean over training people is subtracted (`assets/judge_mean.json`, made by
+`python examples/benchmarks/judge_mean.py`) before embeddings are compared by cosine. Only their ranking
 means something; dlib's absolute threshold does not hold on rendered faces.
 """
 
@@ -203,7 +203,7 @@ def load_mean(path: Path = MEAN_FILE) -> Floats:
     try:
         mean = np.array(json.loads(path.read_text(encoding="utf-8"))["mean"], dtype=np.float32)
     except (OSError, ValueError, KeyError) as error:
-        remedy = "make it with: python -m igrpo_sdk.training.evaluation.judge_mean"
+        remedy = "make it with: python examples/benchmarks/judge_mean.py"
         raise WeightsError(f"the judge's mean {path} cannot be read ({error}): {remedy}") from None
     if mean.shape != (EMBEDDING_SIZE,) or not np.isfinite(mean).all():
         raise WeightsError(f"the judge's mean {path} has shape {mean.shape}, not finite ({EMBEDDING_SIZE},)")

@@ -31,7 +31,7 @@ from igrpo_sdk.media.files import read_json, write_json
 from igrpo_sdk.references import Reference
 
 from ..data.rows import Case
-from ..reader.network import WEIGHTS, Followed, Reading, SceneReader, follow, load_reader
+from ..reader.network import WEIGHTS, Followed, Reading, SceneReader, facts_of, follow, load_reader
 from .judge import Judge, JudgedFrame, judge_references, judge_signature, judge_videos
 from .ownership import OwnedVideo, own_video
 from .suites import file_hash
@@ -172,7 +172,9 @@ class Lab:
             raise InputError(f"case {case.id} of {name} is not measured in {self.folder}: measure it first")
         judged, reading = kept["judged"], kept["reading"]
         report = IdentityReport.from_json(json.dumps(kept["report"]))
-        followed = follow(Reading.from_json(reading), case.scene) if reading and case.scene else None
+        followed = (
+            follow(Reading.from_json(reading), facts_of(case.scene)) if reading and case.scene else None
+        )
         seen = Judged.from_json(judged, len(case.references)) if judged else None
         return Measures(case, report, seen, followed, (*report.warnings, *kept["warnings"]))
 

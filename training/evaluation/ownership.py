@@ -3,9 +3,8 @@
 Choosing the best matching face first would flatter every model: of two strangers one is always nearer. So a
 face is owned by the person whom the prompt put where the face is. Faces start at the places (left, middle,
 right) and are then followed from frame to frame, one face a person, in clips where nobody crosses. From
-that come coverage (how many of the people who should be there are found) and the own-versus-other AUC
-(whether a face is more similar to its own reference than faces are to the other people's). With blank
-references the AUC must be about 0.5.
+that comes the own-versus-other AUC (whether a face is more similar to its own reference than faces are to the
+other people's). With blank references it must be about 0.5.
 """
 
 from __future__ import annotations
@@ -17,21 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.identity.places import PLACES, follow_places
+from igrpo_sdk.identity.places import follow_places
 
-from ..common import statistics
-from ..common.statistics import Estimate
+from ..common.statistics import auc
 
-__all__ = [
-    "PLACES",
-    "OwnedVideo",
-    "coverage",
-    "follow_places",
-    "identity_estimates",
-    "own_other_auc",
-    "own_video",
-    "own_wins",
-]
+__all__ = ["OwnedVideo", "own_other_auc", "own_video"]
 
 Floats = NDArray[np.float32]
 
@@ -90,14 +79,6 @@ def own_video(
     return OwnedVideo(similarity, owners >= 0, should)
 
 
-def coverage(videos: Sequence[OwnedVideo]) -> float | None:
-    """Share of the (frame, person) that should be seen and are found, in [0, 1]; None when nobody should be
-    seen.
-    """
-    total = sum(int(video.expected.sum()) for video in videos)
-    return sum(int((video.found & video.expected).sum()) for video in videos) / total if total else None
-
-
 def own_other_auc(videos: Sequence[OwnedVideo]) -> float | None:
     """AUC of (face, own reference) against (face, another person's reference), pooled over all videos.
 
@@ -105,33 +86,4 @@ def own_other_auc(videos: Sequence[OwnedVideo]) -> float | None:
     """
     own = [s for video in videos for s in video.own]
     other = [s for video in videos for s in video.other]
-    return statistics.auc(own, other) if own and other else None
-
-
-def own_wins(videos: Sequence[OwnedVideo]) -> float | None:
-    """Share of (face, other person) in which the face is nearer to its own reference; ties count half."""
-    margins = [
-        float(video.similarity[t, i, i] - video.similarity[t, i, j])
-        for video in videos
-        for t, i in np.argwhere(video.found)
-        for j in range(video.similarity.shape[1])
-        if j != i
-    ]
-    return statistics.mean([0.5 * (float(np.sign(margin)) + 1) for margin in margins])
-
-
-def identity_estimates(videos: Sequence[OwnedVideo], seed: int = 0) -> dict[str, Estimate]:
-    """Coverage, own-versus-other AUC and the share of wins with intervals over videos, plus the mean
-    similarities.
-    """
-    return {
-        "coverage": statistics.bootstrap(videos, coverage, seed=seed),
-        "auc": statistics.bootstrap(videos, own_other_auc, resamples=400, seed=seed),
-        "own_wins": statistics.bootstrap(videos, own_wins, resamples=200, seed=seed),
-        "own_similarity": statistics.bootstrap(
-            videos, lambda some: statistics.mean([s for v in some for s in v.own]), resamples=200, seed=seed
-        ),
-        "other_similarity": statistics.bootstrap(
-            videos, lambda some: statistics.mean([s for v in some for s in v.other]), resamples=200, seed=seed
-        ),
-    }
+    return auc(own, other) if own and other else None

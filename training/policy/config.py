@@ -152,7 +152,7 @@ class PolicyRecipe:
         """
         if not self.objective.by_steps:
             return frozenset(), frozenset()
-        trained = self.window.trained(self.seed, step, step / self.steps)
+        trained = self.window.trained(self.seed, step)
         return trained, self.window.noisy(trained, solver_steps)
 
 

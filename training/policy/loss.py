@@ -11,7 +11,6 @@ __all__ = [
     "clip_fraction",
     "clipped_surrogate",
     "motion_gain",
-    "ratio_norm",
     "step_weights",
 ]
 
@@ -20,16 +19,6 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tens
     """-min(r A, clip(r, 1 - clip, 1 + clip) A) [B], r = exp(log_ratio) (PPO, arXiv 1707.06347, eq. 7)."""
     ratio = log_ratio.exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-
-
-def ratio_norm(log_ratio: Tensor, mean_shift: Tensor, std: float) -> Tensor:
-    """The log-ratio [B] centred and scaled alike for every step (GRPO-Guard, 2025).
-
-    Under the old policy a log-ratio is -|shift|^2 / (2 std^2) on average, where `mean_shift` [B] is the
-    mean square of the difference of the two means: that bias is added back, and a factor std takes out that
-    the scatter grows as 1 / std.
-    """
-    return (log_ratio + mean_shift / (2 * std**2)) * std
 
 
 def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:

@@ -20,9 +20,7 @@ from torch import Tensor
 
 from igrpo_sdk.adapters.info import AdapterInfo
 from igrpo_sdk.adapters.read import AdapterFile, read_adapter
-from igrpo_sdk.adapters.use import MAX_SCALE
 from igrpo_sdk.adapters.write import write_adapter
-from igrpo_sdk.config import check_number
 from igrpo_sdk.errors import InputError
 
 from .config import PolicyRecipe
@@ -32,40 +30,28 @@ from .validation import Alarm, evaluator_alone
 __all__ = [
     "best_scale",
     "mean_of",
-    "merge",
     "merged",
     "nearest_of_rank",
     "of_rank",
     "with_guidance",
+    "write_best",
     "write_merged",
 ]
 
 
-def merge(
-    adapters: Sequence[str | Path],
-    output: Path,
+def write_best(
+    file: AdapterFile,
     scales: Sequence[float],
-    rank: int | None,
-    guidance: float | None,
-    config: PolicyRecipe | None,
+    output: Path,
+    config: PolicyRecipe,
     slack: float,
     device: str,
 ) -> float:
-    """Write the mean of adapters at the best of `scales`, and return that.
+    """Write an adapter at the best of `scales`, and return that.
 
-    `rank`: see `of_rank`; `guidance`: see `with_guidance`. `config`: says what is best; without it there is
-    one scale. What is best is measured of the adapter as it is written, in float16. `slack`: see
-    `best_scale`; `device`: where videos are made. Raises InputError for what cannot be merged, and an output
-    that exists.
+    What is best is measured as `config` says, on `device`, of the adapter as it is written, in float16; what
+    is found is printed, and kept in `igrpo.json`. `slack` and errors: see `best_scale`.
     """
-    for each in scales:
-        check_number("scale", each, 0.0, MAX_SCALE)
-    if output.exists():
-        raise InputError(f"output {str(output)!r}: exists already; choose another")
-    file = merged(adapters, rank, guidance)
-    if config is None:
-        write_merged(file, scales[0], output)
-        return scales[0]
     with tempfile.TemporaryDirectory() as folder:
         ready = write_merged(file, 1.0, Path(folder) / "ready")
         found = _evaluate(ready, scales, config, device)

@@ -20,6 +20,7 @@ from igrpo_sdk.seeds import dice
 
 from ..common.workers import worker_pool
 from ..data.rows import read_cases
+from ..reader.network import facts_of
 from ..rewards.base import Rollout
 from ..world.captions import caption, refined_caption
 from ..world.renderer import reference_pictures
@@ -43,7 +44,8 @@ WORLD = "world"
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """One (references, prompt). places, scene: see `rewards.base.Rollout`.
+    """One (references, prompt). places: see `rewards.base.Rollout`. scene: of the world, which the prompt
+    describes; None for prompts from elsewhere.
 
     text: the prompt as it was written. refined: completed with what is visible of each person, or None.
     """
@@ -61,7 +63,8 @@ class Prompt:
 
     def rollout(self, frames: Tensor, group: int) -> Rollout:
         """A video uint8 [F, H, W, 3] of this prompt, for the rewards."""
-        return Rollout(frames, self.references, self.text, group, self.places, self.scene, self.refined)
+        facts = None if self.scene is None else facts_of(self.scene)
+        return Rollout(frames, self.references, self.text, group, self.places, facts, self.refined)
 
 
 class Prompts(Protocol):

@@ -27,8 +27,8 @@ from igrpo_sdk.sampling import make_solver
 from ..common import checkpoint
 from ..common.average import Average
 from ..rewards.composition import make_rewards
-from ..rewards.measuring import Measurer
 from ..rewards.scoring import Pending, Scorer
+from ..rewards.terms import Shared
 from .advantages import best_member, group_advantages, score_table
 from .config import PolicyRecipe, check_same_recipe, plain
 from .credit import face_credit
@@ -115,8 +115,9 @@ class _Run:
         self._add_adapter()
         if recipe.compile:
             self.pipe.backbone.compile_decoder(dtype)
-        self.measurer = Measurer.load(recipe.rewards.measuring) if recipe.objective.face_credit else None
-        self.scorer = Scorer(make_rewards(recipe.rewards, self.measurer), recipe.rewards.scoring)
+        shared = Shared(recipe.rewards.measuring, self.processes.device)
+        self.measurer = shared.measurer if recipe.objective.face_credit else None
+        self.scorer = Scorer(make_rewards(recipe.rewards, shared), recipe.rewards.scoring)
         self.evaluator = Evaluator(recipe.evaluation, recipe.alarm, self.pipe, self.scorer, self.processes)
         self.learner = Learner(
             self.pipe.backbone, recipe.objective, self.settings.guidance, recipe.update.updates == 1

@@ -23,7 +23,6 @@ from .loss import (
     clip_fraction,
     clipped_surrogate,
     motion_gain,
-    ratio_norm,
     step_weights,
 )
 from .rollout import Chunk
@@ -47,7 +46,7 @@ class Objective:
     the motion of the video that each draw predicts (`loss.motion_gain`); with face_credit, of its faces.
 
     Of "grpo" alone: clip is half the width of the ratio's range; log-probabilities are means over elements,
-    so it is small. weighted: steps count as 1/c (`loss.step_weights`). ratio_norm: see `loss.ratio_norm`.
+    so it is small. weighted: steps count as 1/c (`loss.step_weights`).
 
     kl: weight beta of the divergence from the model without its adapter; kl_of "mean" is the KL of the steps'
     Gaussians, "velocity" the squared difference of the velocities. unconditional_gradient: learn through the
@@ -59,7 +58,6 @@ class Objective:
     face_credit: float = 0.0
     clip: float = 1e-3
     weighted: bool = True
-    ratio_norm: bool = False
     motion: float = 0.0
     motion_gain: float = 0.0
     kl: float = 0.0
@@ -239,9 +237,6 @@ class Learner:
             ratio_error=measured.exp().sub(1).abs().max(),
             approx_kl=0.5 * measured.square().mean(),
         )
-        if objective.ratio_norm:
-            old = mean.detach() if self.exact else transition.mean
-            log_ratio = ratio_norm(log_ratio, (mean - old).square().flatten(1).mean(1), gaussian.std)
         sums.add(clip_fraction=clip_fraction(log_ratio.detach(), objective.clip))
         return clipped_surrogate(log_ratio, advantages, objective.clip)
 

@@ -21,6 +21,7 @@ from ..rewards.base import Rollout
 from ..rewards.composition import RewardsConfig, make_rewards
 from ..rewards.guards import mean_motion
 from ..rewards.scoring import Scorer
+from ..rewards.terms import Shared
 from .processes import Processes
 from .prompts import PromptConfig, make_prompts
 from .rollout import Group, plan_chunks
@@ -193,5 +194,6 @@ def evaluator_alone(
     config: EvaluationConfig, rewards: RewardsConfig, pipe: IdentityPipeline
 ) -> Iterator[Evaluator]:
     """An evaluator of a pipeline outside a run, with rewards of its own, in this process alone."""
-    with Scorer(make_rewards(rewards), rewards.scoring) as scorer:
+    shared = Shared(rewards.measuring, pipe.backbone.device)
+    with Scorer(make_rewards(rewards, shared), rewards.scoring) as scorer:
         yield Evaluator(config, Alarm(), pipe, scorer, Processes(str(pipe.backbone.device)))

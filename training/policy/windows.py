@@ -17,15 +17,14 @@ class Window:
     """The trained steps of each update.
 
     fixed: `size` steps from `first` on. random: `size` steps from a start drawn for each update from `first`
-    to `last - size + 1`. progressive: the start goes from `first` to `last - size + 1` over the training run
-    (MixGRPO, arXiv 2507.21802). `last` is the last step there may be; steps count from 0. Early steps decide
-    who stands where; step 0 is nearly pure noise.
+    to `last - size + 1`. `last` is the last step there may be; steps count from 0. Early steps decide who
+    stands where; step 0 is nearly pure noise.
 
     `noise_everywhere`: noise in all steps of a rollout, the untrained ones too, as in the released code of
     Identity-GRPO; otherwise only where it is trained.
     """
 
-    schedule: Literal["fixed", "random", "progressive"] = "random"
+    schedule: Literal["fixed", "random"] = "random"
     size: int = 2
     first: int = 1
     last: int = 7
@@ -44,14 +43,10 @@ class Window:
         if self.last > steps - 2:
             raise InputError(f"window.last={self.last}: of {steps} steps the last to train is {steps - 2}")
 
-    def trained(self, seed: int, step: int, progress: float) -> frozenset[int]:
-        """The steps trained in update `step`; `progress` of the run in [0, 1]."""
+    def trained(self, seed: int, step: int) -> frozenset[int]:
+        """The steps trained in update `step`."""
         starts = self.last - self.size + 1 - self.first
-        moved = {
-            "fixed": 0,
-            "random": dice(seed, "window", step).randint(0, starts),
-            "progressive": min(starts, int(progress * (starts + 1))),
-        }[self.schedule]
+        moved = dice(seed, "window", step).randint(0, starts) if self.schedule == "random" else 0
         return frozenset(range(self.first + moved, self.first + moved + self.size))
 
     def noisy(self, trained: frozenset[int], steps: int) -> frozenset[int]:

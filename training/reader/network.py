@@ -31,6 +31,7 @@ from igrpo_sdk.errors import InputError, WeightsError
 from igrpo_sdk.identity.places import PLACES
 from igrpo_sdk.media.files import write_text, written_whole
 
+from ..common.facts import Facts, PersonFacts
 from ..world.face import hair_colour, pick, skin_colour
 from ..world.identities import COLUMN, HAIR_STYLES, TOP_RGB, identity_vectors
 from ..world.scenes import ACTIONS, BACKGROUNDS, LIGHTS, MAX_PEOPLE, Scene, actor_keys
@@ -239,6 +240,14 @@ def actor_appearances(scene: Scene) -> NDArray[np.float32]:
     return made
 
 
+@lru_cache(64)
+def facts_of(scene: Scene) -> Facts:
+    """The facts of a scene's video, as `follow` checks them."""
+    people = zip(scene.actors, actor_appearances(scene).tolist(), strict=True)
+    found = tuple(PersonFacts(actor.place, actor.action, tuple(looks)) for actor, looks in people)
+    return Facts(found, scene.background, scene.light)
+
+
 @dataclass(frozen=True)
 class Followed:
     """How one clip follows its prompt. `place`, `action` and `does` have one entry a person, in reference
@@ -262,27 +271,41 @@ class Followed:
         return self.background and all(self.does)
 
 
-def follow(reading: Reading, scene: Scene) -> Followed:
-    """Compare a reading with the scene its prompt described.
+def follow(reading: Reading, facts: Facts) -> Followed:
+    """Compare a reading with what the prompt described.
 
     People are matched to the places read as occupied, one to one, with the least summed distance of
-    appearance; a person for whom no place is left is wrong.
+    appearance; a person for whom no place is left is wrong. Raises InputError for facts in words or numbers
+    that the reader does not know.
     """
+    _check(facts)
     occupied = [k for k, taken in enumerate(reading.occupied) if taken]
-    truth = actor_appearances(scene)
+    truth = np.array([person.appearance for person in facts.people], np.float32)
     distance = np.linalg.norm(truth[:, None] - reading.appearance[occupied][None], axis=-1)
     people, columns = linear_sum_assignment(distance)
     stands = {int(i): PLACES[occupied[c]] for i, c in zip(people, columns, strict=True)}
-    place = tuple(stands.get(i) == actor.place for i, actor in enumerate(scene.actors))
-    action = tuple(reading.actions[PLACES.index(actor.place)] == actor.action for actor in scene.actors)
+    place = tuple(stands.get(i) == person.place for i, person in enumerate(facts.people))
+    action = tuple(reading.actions[PLACES.index(person.place)] == person.action for person in facts.people)
     return Followed(
-        count=reading.count == len(scene.actors),
-        background=reading.background == scene.background,
-        light=reading.light == scene.light,
+        count=reading.count == len(facts.people),
+        background=reading.background == facts.background,
+        light=reading.light == facts.light,
         place=place,
         action=action,
         does=tuple(p and a for p, a in zip(place, action, strict=True)),
     )
+
+
+def _check(facts: Facts) -> None:
+    """Refuse what no reading says: it would be counted as a fault of the video."""
+    known = [("background", facts.background, BACKGROUNDS), ("light", facts.light, LIGHTS)]
+    known += [("action", person.action, ACTIONS) for person in facts.people]
+    for name, value, words in known:
+        if value not in words:
+            raise InputError(f"{name} {value!r} is unknown: use one of {', '.join(words)}")
+    sizes = {len(person.appearance) for person in facts.people}
+    if sizes != {APPEARANCE_SIZE}:
+        raise InputError(f"appearance of {sorted(sizes)} numbers: give {APPEARANCE_SIZE} of each person")
 
 
 def background_share(clips: Sequence[Followed]) -> float | None:

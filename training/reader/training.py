@@ -38,6 +38,7 @@ from .network import (
     SceneReader,
     appearance_vectors,
     background_share,
+    facts_of,
     follow,
     prompt_following,
     readings_of,
@@ -193,7 +194,7 @@ class ReaderTask:
             readings = [
                 r for part in torch.split(clips, 32) for r in readings_of(self.reader(to_input(part)))
             ]
-        followed = [follow(reading, scene) for reading, scene in zip(readings, scenes, strict=True)]
+        followed = [follow(reading, facts_of(scene)) for reading, scene in zip(readings, scenes, strict=True)]
         return {
             "background": background_share(followed) or 0.0,
             "who_does_what": who_does_what_share(followed) or 0.0,

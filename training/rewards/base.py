@@ -10,7 +10,7 @@ from torch import Tensor
 
 from igrpo_sdk.references import Reference
 
-from ..world.scenes import Scene
+from ..common.facts import Facts
 
 __all__ = ["Reward", "Rollout", "Scores"]
 
@@ -23,8 +23,8 @@ class Rollout:
     """One generated video with what it was made from; no file is involved.
 
     frames: uint8 [F, H, W, 3] on the CPU. places: where each person should be (distinct members of
-    `igrpo_sdk.identity.places.PLACES`), None where nobody said so or people change places. scene: the world's
-    own ground truth of the prompt, None for prompts from elsewhere. group: rollouts of one
+    `igrpo_sdk.identity.places.PLACES`), None where nobody said so or people change places. facts: what
+    the prompt asks to be shown, None where nobody knows it for sure. group: rollouts of one
     (references, prompt) share it. prompt: as it was written; refined_prompt: what the video was made from
     instead, None if it was made from `prompt`.
     """
@@ -34,7 +34,7 @@ class Rollout:
     prompt: str
     group: int
     places: tuple[str, ...] | None = None
-    scene: Scene | None = None
+    facts: Facts | None = None
     refined_prompt: str | None = None
 
 

@@ -6,95 +6,20 @@ can be configured is what has a field in `RewardsConfig`; the independent judge 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Literal
 
-import torch
-
-from igrpo_sdk.config import check_numbers, check_positive, check_whole
 from igrpo_sdk.errors import InputError
 
 from .base import Reward
-from .faces import FaceReward, FaceWeights
-from .guards import CopyPasteGuard, MotionGuard, PromptGuard
-from .measuring import Measurer, MeasuringConfig
-from .remote import RemoteReward
+from .faces import FacesTerm
+from .guards import CopyPasteTerm, MotionTerm, PromptTerm
+from .measuring import MeasuringConfig
+from .remote import RemoteTerm
 from .scoring import ScoringConfig
+from .terms import Shared, Term
 
-__all__ = [
-    "CopyPasteTerm",
-    "FacesTerm",
-    "MotionTerm",
-    "PromptTerm",
-    "RemoteTerm",
-    "RewardsConfig",
-    "Term",
-    "make_rewards",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """What every term has. weight: in the sum of normalised rewards, at least 0; with 0 it is only logged."""
-
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse a weight that is none, and other numbers that are not finite."""
-        check_numbers(self, "rewards")
-        if not 0 <= self.weight < math.inf:
-            raise InputError(f"weight={self.weight} must be finite and at least 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FacesTerm(Term):
-    """`FaceReward`."""
-
-    options: FaceWeights = field(default_factory=FaceWeights)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MotionTerm(Term):
-    """`MotionGuard`."""
-
-    floor: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptTerm(Term):
-    """`PromptGuard`; device: where the reader runs."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopyPasteTerm(Term):
-    """`CopyPasteGuard`."""
-
-    ceiling: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteTerm(Term):
-    """`RemoteReward`: the term `term` of the server at `url`; called `name` here, by default as there."""
-
-    url: str
-    term: str
-    name: str | None = None
-    timeout: float = 300.0
-    retries: int = 3
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        super().__post_init__()
-        check_positive("remote.timeout", self.timeout)
-        check_whole("remote.retries", self.retries, 0, 100)
-
-    @property
-    def called(self) -> str:
-        """Its name here."""
-        return self.name or self.term
+__all__ = ["RewardsConfig", "make_rewards"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,50 +38,38 @@ class RewardsConfig:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
     def __post_init__(self) -> None:
-        """Refuse rewards that reward nothing, and names that are not distinct."""
-        names = [*self._local(), *(term.called for term in self.remote)]
+        """Raise InputError for rewards that reward nothing, and for two of one name."""
+        names = [name for name, _ in self._named()]
         if not any(self.weights().values()):
             known = ", ".join(f.name for f in fields(self) if f.name not in ("measuring", "scoring"))
             raise InputError(f"rewards: no term with a weight above 0: give one of {known}")
         if len(set(names)) < len(names):
             raise InputError(f"rewards {', '.join(names)}: two of one name; give the remote one another name")
 
+    def terms(self) -> dict[str, Term]:
+        """The terms by the names of their rewards, in the order of the fields."""
+        return dict(self._named())
+
     def weights(self) -> dict[str, float]:
-        """The weight of each term by the name of its reward, in the order of `make_rewards`."""
-        local = {name: term.weight for name, term in self._local().items()}
-        return local | {term.called: term.weight for term in self.remote}
+        """The weight of each term by the name of its reward, in the order of `terms`."""
+        return {name: term.weight for name, term in self._named()}
 
-    def _local(self) -> dict[str, Term]:
-        """The terms that are scored here."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: term for name, term in found.items() if isinstance(term, Term)}
+    def _named(self) -> Iterator[tuple[str, Term]]:
+        """A field holds a term or several."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            for term in value if isinstance(value, tuple) else (value,):
+                if isinstance(term, Term):
+                    yield term.called(one.name), term
 
 
-def make_rewards(config: RewardsConfig, measurer: Measurer | None = None) -> list[Reward]:
+def make_rewards(config: RewardsConfig, shared: Shared | None = None) -> list[Reward]:
     """The rewards of a recipe, ready to score, in the order of `RewardsConfig.weights`.
 
-    Args:
-        config: which terms, with their options.
-        measurer: makes the reports; by default one of `config.measuring`, loaded if a term needs it.
-
-    Raises InputError for options out of range, WeightsError, DependencyError or ResourceError when a network
-    cannot be loaded. A remote server is asked at the first batch, not here.
+    `shared`: what they have in common; by default a measurer of `config.measuring`, on a CPU. Raises what
+    `Term.build` does. A remote server is asked at the first batch, not here.
     """
-    rewards: list[Reward] = []
-    if measurer is None and (config.faces or config.copy_paste):
-        measurer = Measurer.load(config.measuring)
-    if config.faces and measurer:
-        rewards.append(FaceReward(measurer, config.faces.options))
-    if config.motion:
-        rewards.append(MotionGuard(config.motion.floor))
-    if config.prompt:
-        if config.prompt.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("rewards.prompt.device=cuda: this machine has no GPU for torch; set it to cpu")
-        rewards.append(PromptGuard(device=config.prompt.device))
-    if config.copy_paste and measurer:
-        rewards.append(CopyPasteGuard(measurer, config.copy_paste.ceiling))
-    rewards += [
-        RemoteReward(term.url, term.term, term.called, term.timeout, term.retries) for term in config.remote
-    ]
+    shared = shared or Shared(config.measuring)
+    rewards = [term.build(shared) for term in config.terms().values()]
     assert [reward.name for reward in rewards] == list(config.weights())
     return rewards

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 
 from igrpo_sdk.errors import InputError
@@ -12,8 +12,9 @@ from igrpo_sdk.identity.report import IdentityReport, PersonReport
 
 from .base import Rollout, Scores
 from .measuring import Measurer
+from .terms import Shared, Term
 
-__all__ = ["FaceReward", "FaceWeights", "face_score"]
+__all__ = ["FaceReward", "FaceWeights", "FacesTerm", "face_score"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,14 @@ class FaceReward:
         """See `face_score`; raises what `Measurer.reports` does."""
         reports = self.measurer.reports(rollouts)
         return [None if report is None else face_score(report, self.weights) for report in reports]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FacesTerm(Term):
+    """`FaceReward`."""
+
+    options: FaceWeights = field(default_factory=FaceWeights)
+
+    def build(self, shared: Shared) -> FaceReward:
+        """See `Term.build`."""
+        return FaceReward(shared.measurer, self.options)

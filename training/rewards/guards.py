@@ -7,9 +7,12 @@ all is well and falls where something is lost.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
+import torch
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.measuring import frame_motion
@@ -17,8 +20,17 @@ from igrpo_sdk.identity.measuring import frame_motion
 from ..reader.network import SceneReader, follow, load_reader, prompt_following
 from .base import Rollout, Scores
 from .measuring import Measurer
+from .terms import Shared, Term
 
-__all__ = ["CopyPasteGuard", "MotionGuard", "PromptGuard", "mean_motion"]
+__all__ = [
+    "CopyPasteGuard",
+    "CopyPasteTerm",
+    "MotionGuard",
+    "MotionTerm",
+    "PromptGuard",
+    "PromptTerm",
+    "mean_motion",
+]
 
 
 def mean_motion(rollout: Rollout) -> float | None:
@@ -54,32 +66,53 @@ class MotionGuard:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class MotionTerm(Term):
+    """`MotionGuard`."""
+
+    floor: float
+
+    def build(self, shared: Shared) -> MotionGuard:
+        """See `Term.build`."""
+        return MotionGuard(self.floor)
+
+
 class PromptGuard:
     """Whether the prompt is followed, in [0, 1], by the world's reader; name "prompt".
 
     The mean of "the background is right" and the share of people who do the right thing at the right place:
-    the evaluation's definition (`prompt_following`), for one video. None for prompts that the world did not
-    write and for clips of another size than the reader takes.
+    the evaluation's definition (`prompt_following`), for one video. None for rollouts without facts and for
+    clips of another size than the reader takes.
     """
 
     name = "prompt"
 
-    def __init__(self, reader: SceneReader | None = None, device: str = "cpu") -> None:
+    def __init__(self, reader: SceneReader | None = None, device: str | torch.device = "cpu") -> None:
         """`reader`: by default the shipped one. Raises WeightsError when it cannot be loaded."""
         self.reader = (load_reader() if reader is None else reader).to(device)
 
     def score(self, rollouts: Sequence[Rollout]) -> Scores:
-        """The share of what is right in each."""
+        """The share of what is right in each; raises InputError for facts that the reader does not know."""
         sizes = self.reader.config
         shape = (sizes.num_frames, sizes.height, sizes.width, 3)
-        readable = [r for r in rollouts if r.scene is not None and tuple(r.frames.shape) == shape]
-        if not readable:
+        known = {r: r.facts for r in rollouts if r.facts is not None and tuple(r.frames.shape) == shape}
+        if not known:
             return [None] * len(rollouts)
-        scenes = [rollout.scene for rollout in readable if rollout.scene is not None]
-        readings = self.reader.read(np.stack([rollout.frames.numpy() for rollout in readable]))
-        followed = map(follow, readings, scenes)
-        scores = {rollout: prompt_following([one]) for rollout, one in zip(readable, followed, strict=True)}
+        readings = self.reader.read(np.stack([rollout.frames.numpy() for rollout in known]))
+        followed = map(follow, readings, known.values())
+        scores = {rollout: prompt_following([one]) for rollout, one in zip(known, followed, strict=True)}
         return [scores.get(rollout) for rollout in rollouts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTerm(Term):
+    """`PromptGuard`. device: where the reader runs; cuda is the GPU of the process."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def build(self, shared: Shared) -> PromptGuard:
+        """See `Term.build`."""
+        return PromptGuard(device=shared.place(self.device, "rewards.prompt.device"))
 
 
 class CopyPasteGuard:
@@ -107,3 +140,14 @@ class CopyPasteGuard:
             copied = fmean(person.copy_paste for person in report.people)
             scores.append(min(0.0, (self.ceiling - copied) / (1 - self.ceiling)))
         return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyPasteTerm(Term):
+    """`CopyPasteGuard`."""
+
+    ceiling: float = 0.0
+
+    def build(self, shared: Shared) -> CopyPasteGuard:
+        """See `Term.build`."""
+        return CopyPasteGuard(shared.measurer, self.ceiling)

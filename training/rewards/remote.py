@@ -9,17 +9,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
 
+from igrpo_sdk.config import check_positive, check_whole
 from igrpo_sdk.errors import InputError
 
 from .base import Rollout, Scores
 from .scoring import RewardError
+from .terms import Shared, Term
 from .wire import encode_rollouts
 
-__all__ = ["MAX_BODY", "TOKEN", "RemoteReward", "shared_token"]
+__all__ = ["MAX_BODY", "TOKEN", "RemoteReward", "RemoteTerm", "shared_token"]
 
 MAX_BODY = 256 * 2**20
 """Largest request, in bytes; a batch of more is sent in parts."""
@@ -120,6 +123,31 @@ class RemoteReward:
             f"reward {self.name!r}: {self._url} gives no scores in {self._retries + 1} tries ({reason}): is "
             "the server running (igrpo train serve-rewards), is the address right, has it too much to do?"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteTerm(Term):
+    """`RemoteReward`: the term `term` of the server at `url`; called `name` here, by default as there."""
+
+    url: str
+    term: str
+    name: str | None = None
+    timeout: float = 300.0
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        check_positive("remote.timeout", self.timeout)
+        check_whole("remote.retries", self.retries, 0, 100)
+
+    def called(self, key: str) -> str:
+        """Its name here."""
+        return self.name or self.term
+
+    def build(self, shared: Shared) -> RemoteReward:
+        """See `Term.build`."""
+        return RemoteReward(self.url, self.term, self.name, self.timeout, self.retries)
 
 
 def shared_token() -> str | None:

@@ -8,14 +8,15 @@ enough: onnxruntime, numpy, torch and the network release the interpreter while 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import queue
 import threading
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import torch
@@ -26,7 +27,7 @@ from .base import Reward, Rollout, Scores
 
 __all__ = ["Counts", "Pending", "RewardError", "Scorer", "ScoringConfig", "checked_score", "finite"]
 
-_POLL = 0.25  # seconds between two looks at a thread
+_POLL = 0.25  # seconds between two looks at whether a batch is late
 
 
 class RewardError(IgrpoError, RuntimeError):
@@ -75,9 +76,18 @@ def finite(scores: Sequence[float | None]) -> tuple[Scores, int]:
 
 
 def checked_score(reward: Reward, rollouts: Sequence[Rollout]) -> Scores:
-    """What a reward says, without gradients; RewardError unless it is one number, or None, a rollout."""
-    with torch.no_grad():
-        scores = list(reward.score(rollouts))
+    """What a reward says, without gradients.
+
+    Raises what the reward does, RuntimeError for what would end the thread, such as sys.exit(), and
+    RewardError unless it says one number, or None, for each rollout.
+    """
+    try:
+        with torch.no_grad():
+            scores = list(reward.score(rollouts))
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"its thread has died of {type(error).__name__}") from error
     if len(scores) != len(rollouts):
         raise RewardError(f"reward {reward.name!r} gave {len(scores)} scores for {len(rollouts)} rollouts")
     wrong = next((s for s in scores if s is not None and not isinstance(s, (int, float))), None)
@@ -132,9 +142,9 @@ class Scorer:
 class Pending:
     """The scores of one batch, on their way."""
 
-    def __init__(self, jobs: dict[str, tuple[_Lane, _Job]]) -> None:
+    def __init__(self, batches: dict[str, tuple[_Lane, _Batch]]) -> None:
         """Made by `Scorer.submit`."""
-        self._jobs = jobs
+        self._batches = batches
         self._scores: dict[str, Scores] | None = None
 
     def result(self) -> dict[str, Scores]:
@@ -144,80 +154,75 @@ class Pending:
         `ScoringConfig.patience` batches all failed. Ask for the results in the order of the batches.
         """
         if self._scores is None:
-            self._scores = {name: lane.collect(job) for name, (lane, job) in self._jobs.items()}
+            self._scores = {name: lane.collect(batch) for name, (lane, batch) in self._batches.items()}
         return self._scores
 
 
-@dataclass(eq=False)
-class _Job:
-    """One batch for one reward. started: when the reward began, by the monotonic clock."""
+class _Batch(Future[Scores]):
+    """The scores of some rollouts by one reward. started: when the reward began, by the monotonic clock."""
 
-    rollouts: tuple[Rollout, ...]
-    started: float = math.inf
-    seconds: float = 0.0
-    scores: Scores | None = None
-    error: BaseException | None = None
-    done: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, rollouts: tuple[Rollout, ...]) -> None:
+        super().__init__()
+        self.rollouts, self.started, self.seconds = rollouts, math.inf, 0.0
 
-    def run(self, reward: Reward) -> None:
-        """Score; an exception is kept, not raised."""
+    def finish(self, result: Scores | Exception) -> bool:
+        """Set the result, or what was raised instead; False if the batch has one already."""
+        self.seconds = max(0.0, time.monotonic() - self.started)
         try:
-            scores = checked_score(reward, self.rollouts)
-        except Exception as error:
-            self.finish(None, error)
-        else:
-            self.finish(scores, None)
-
-    def finish(self, scores: Scores | None, error: BaseException | None) -> None:
-        """Set the result, unless the job was given up before."""
-        with self.lock:
-            if not self.done.is_set():
-                self.scores, self.error = scores, error
-                self.seconds = time.monotonic() - self.started
-                self.done.set()
+            if isinstance(result, Exception):
+                self.set_exception(result)
+            else:
+                self.set_result(result)
+        except InvalidStateError:
+            return False
+        return True
 
 
 class _Lane:
-    """One reward with its thread and the batches that wait for it."""
+    """One reward with its thread and the batches that wait for it.
+
+    The thread is a daemon, as those of `ThreadPoolExecutor` are not: a reward that hangs would keep the
+    process from ending.
+    """
 
     def __init__(self, reward: Reward, config: ScoringConfig) -> None:
         self.reward, self.config, self.counts = reward, config, Counts()
         self._failed_in_a_row = 0
         self._declined: set[int] = set()  # groups of the last batch that it said it cannot score
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(config.queue)
-        self._lock = threading.Lock()  # around _thread, _running and the end of a job
+        self._waiting: queue.Queue[_Batch | None] = queue.Queue(config.queue)
+        self._running: _Batch | None = None
         self._closed = False
         self._start()
 
-    def submit(self, rollouts: tuple[Rollout, ...]) -> _Job:
+    def submit(self, rollouts: tuple[Rollout, ...]) -> _Batch:
         """Put a batch into the queue."""
         if self._closed:
             raise RewardError(f"reward {self.reward.name!r}: the scorer is closed")
-        job = _Job(rollouts)
+        batch = _Batch(rollouts)
         while True:
             try:
-                self._jobs.put(job, timeout=_POLL)
-                return job
+                self._waiting.put(batch, timeout=_POLL)
+                return batch
             except queue.Full:
-                self._check()
+                self._give_up_late()
 
-    def collect(self, job: _Job) -> Scores:
+    def collect(self, batch: _Batch) -> Scores:
         """Wait for a batch, count it, warn of what is missing."""
-        while not job.done.wait(_POLL):
-            self._check()
-        scores, invalid = finite(job.scores or [None] * len(job.rollouts))
+        while wait([batch], _POLL).not_done:
+            self._give_up_late()
+        error = batch.exception()
+        scores, invalid = finite([None] * len(batch.rollouts) if error else batch.result())
         missing, counts = scores.count(None), self.counts
         counts.scored += len(scores) - missing
         counts.unscored += missing
         counts.invalid += invalid
-        late = isinstance(job.error, TimeoutError)
+        late = isinstance(error, TimeoutError)
         counts.late += late
-        counts.seconds += 0.0 if late else job.seconds
+        counts.seconds += 0.0 if late else batch.seconds
         if missing:
-            self._warn(job, missing, invalid)
+            self._warn(batch, missing, invalid)
         if scores and missing == len(scores):
-            self._failed(job, invalid)
+            self._failed(batch, invalid)
         elif scores:
             self._failed_in_a_row = 0
         return scores
@@ -227,18 +232,18 @@ class _Lane:
         self._closed = True
         while True:
             try:
-                self._jobs.put_nowait(None)
+                self._waiting.put_nowait(None)
                 return
             except queue.Full:
-                with contextlib.suppress(queue.Empty):
-                    if (job := self._jobs.get_nowait()) is not None:
-                        job.finish(None, RuntimeError("the scorer was closed"))
+                with suppress(queue.Empty):
+                    if (batch := self._waiting.get_nowait()) is not None:
+                        batch.finish(RuntimeError("the scorer was closed"))
 
-    def _failed(self, job: _Job, invalid: int) -> None:
+    def _failed(self, batch: _Batch, invalid: int) -> None:
         """Count a batch without a score; too many in a row are the end."""
         self.counts.failed += 1
-        if job.error is None and not invalid:
-            groups = {rollout.group for rollout in job.rollouts}
+        if batch.exception() is None and not invalid:
+            groups = {rollout.group for rollout in batch.rollouts}
             told_before = len(groups) == 1 and groups == self._declined
             self._declined = groups
             if self.counts.scored or told_before:
@@ -247,46 +252,43 @@ class _Lane:
         if self._failed_in_a_row >= self.config.patience:
             raise RewardError(
                 f"reward {self.reward.name!r}: none of the last {self._failed_in_a_row} batches could be "
-                f"scored; the last: {_reason(job, invalid)}. Mend the reward, or take it out of the recipe"
-            ) from job.error
+                f"scored; the last: {_reason(batch, invalid)}. Mend the reward, or take it out of the recipe"
+            ) from batch.exception()
 
-    def _warn(self, job: _Job, missing: int, invalid: int) -> None:
-        name, count, told = self.reward.name, len(job.rollouts), _reason(job, invalid)
+    def _warn(self, batch: _Batch, missing: int, invalid: int) -> None:
+        name, count, told = self.reward.name, len(batch.rollouts), _reason(batch, invalid)
         warnings.warn(f"reward {name!r}: {missing} of {count} rollouts have no score: {told}", stacklevel=4)
 
     def _start(self) -> None:
-        self._running: _Job | None = None
-        self._thread = threading.Thread(target=self._work, name=f"reward {self.reward.name}", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._work, name=f"reward {self.reward.name}", daemon=True).start()
 
     def _work(self) -> None:
         """The thread: score what is in the queue, until closed or given up."""
-        while (job := self._jobs.get()) is not None:
-            job.started = time.monotonic()
-            self._running = job
-            job.run(self.reward)
-            with self._lock:
-                if self._thread is not threading.current_thread():
-                    return
-                self._running = None
+        while (batch := self._waiting.get()) is not None:
+            batch.started = time.monotonic()
+            self._running = batch
+            result: Scores | Exception
+            try:
+                result = checked_score(self.reward, batch.rollouts)
+            except Exception as error:
+                result = error
+            if not batch.finish(result):
+                return
 
-    def _check(self) -> None:
-        """Give up a batch that is late or whose thread has died, and go on with a new thread."""
-        with self._lock:
-            job, dead = self._running, not self._thread.is_alive()
-            late = job is not None and time.monotonic() - job.started > self.config.timeout
-            if job is not None and late:
-                job.finish(None, TimeoutError(f"no answer within {self.config.timeout:g} s"))
-            elif job is not None and dead:
-                job.finish(None, RuntimeError("its thread has died"))
-            if late or dead:
-                self._start()
+    def _give_up_late(self) -> None:
+        """Give up a batch that is late, and go on with a new thread; the old one ends when it finds out."""
+        batch, limit = self._running, self.config.timeout
+        if batch is None or time.monotonic() - batch.started <= limit:
+            return
+        if batch.finish(TimeoutError(f"no answer within {limit:g} s")):
+            self._start()
 
 
-def _reason(job: _Job, invalid: int) -> str:
+def _reason(batch: _Batch, invalid: int) -> str:
     """Why a batch has rollouts without a score, of which so many have one that is not finite."""
-    if job.error is not None:
-        return f"{type(job.error).__name__}: {job.error}"
+    error = batch.exception()
+    if error is not None:
+        return f"{type(error).__name__}: {error}"
     if invalid:
         return f"{invalid} scores are not finite"
     return "it says that it cannot score them"

@@ -7,40 +7,51 @@ it is read; no pickle is involved.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import json
-import select
 import socket
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
-from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.errors import DependencyError, InputError, ResourceError
 
 from ..common.recipe import build, read_mapping
-from .base import Reward, Scores
+from .base import Reward, Rollout, Scores
 from .composition import RewardsConfig, make_rewards
 from .remote import MAX_BODY, TOKEN, shared_token
 from .scoring import checked_score, finite
 from .wire import decode_rollouts
 
+try:
+    import uvicorn
+    from fastapi import Depends, FastAPI, HTTPException, Request
+    from fastapi.responses import JSONResponse
+    from starlette.requests import ClientDisconnect
+except ImportError as error:
+    reason = f"FastAPI and uvicorn cannot be imported ({error}): pip install 'igrpo-sdk[serve]'"
+    raise DependencyError(reason) from None
+
 __all__ = ["RewardServer", "read_config", "serve"]
+
+T = TypeVar("T")
 
 _SILENCE = 60.0  # seconds after which a client that sends nothing is let go
 _DIGITS = 18  # of a request's length
+_STOP = 2  # seconds that requests at work have when the server ends
 
 
-class RewardServer(ThreadingHTTPServer):
+class RewardServer:
     """Answers requests for scores, one at a time; `waiting` are held in memory, further ones wait unread.
 
-    Call `serve_forever`, in a thread if need be, then `shutdown` and `server_close`.
+    It listens from the beginning to the end of its context. Call `serve_forever`, in a thread if need be.
     """
-
-    daemon_threads = True
 
     def __init__(
         self,
@@ -64,131 +75,174 @@ class RewardServer(ThreadingHTTPServer):
             patience: seconds that one of those waits before it is told to come again (503).
         """
         self.rewards = {reward.name: reward for reward in rewards}
-        self.token, self.max_body, self.patience = token, max_body, patience
-        self.room, self.scoring = threading.BoundedSemaphore(waiting), threading.Lock()
         try:
-            super().__init__((host, port), _Handler)
+            self._socket = socket.create_server((host, port))
         except (OSError, OverflowError) as error:
             raise ResourceError(f"{host}:{port} cannot be listened on ({error}): choose another") from None
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """One line for a client that has gone, where `ThreadingHTTPServer` prints a traceback."""
-        print(f"{client_address[0]} {sys.exception()!r}", file=sys.stderr)
+        # So that connections to machines that are gone end.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.host, self.port = self._socket.getsockname()[:2]
+        app = _Desk(self.rewards, token, max_body, waiting, patience).app()
+        plain: dict[str, Any] = {"http": "h11", "ws": "none", "lifespan": "off", "proxy_headers": False}
+        self._server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=_STOP, **plain))
 
     @property
     def url(self) -> str:
         """The address for `RemoteReward`."""
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
+        return f"http://{self.host}:{self.port}"
+
+    def serve_forever(self) -> None:
+        """Answer requests until `shutdown`, or until the process is interrupted."""
+        self._server.run([self._socket])
+
+    def shutdown(self) -> None:
+        """Let `serve_forever` return: at once, or when requests at work have had two seconds to end."""
+        self._server.should_exit = True
+
+    def __enter__(self) -> RewardServer:
+        """The server."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop listening."""
+        self._socket.close()
 
 
-class _Refused(Exception):
-    """An answer that is an error: its HTTP status and what to say."""
+class _Desk:
+    """Where requests are taken in: who may ask, how many are held, whose turn it is."""
 
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+    def __init__(
+        self, rewards: dict[str, Reward], token: str | None, max_body: int, waiting: int, patience: float
+    ) -> None:
+        """See `RewardServer`."""
+        self.rewards, self.token, self.max_body, self.patience = rewards, token, max_body, patience
+        self.room, self.turn = asyncio.BoundedSemaphore(waiting), asyncio.Lock()
 
+    def app(self) -> FastAPI:
+        """The application that uvicorn runs."""
+        app = FastAPI(openapi_url=None, dependencies=[Depends(self.admit)])
+        app.add_api_route("/", self.terms)
+        app.add_api_route("/score", self.score, methods=["POST"])
+        app.add_api_route("/{path:path}", self.unknown, methods=["GET", "POST"])
+        app.add_exception_handler(HTTPException, self.refuse)
+        return app
 
-class _Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    async def admit(self, request: Request) -> None:
+        """Refuse who does not know the token."""
+        given = request.headers.get("Authorization", "")
+        if self.token is not None and not hmac.compare_digest(
+            given.encode(), f"Bearer {self.token}".encode()
+        ):
+            raise HTTPException(401, f"the token is wrong: set {TOKEN} as on the server")
 
-    server: RewardServer
-    timeout = _SILENCE
-    server_version, sys_version = "igrpo-rewards", ""
-
-    def do_GET(self) -> None:
+    async def terms(self) -> dict[str, list[str]]:
         """The terms that are served."""
-        refused = self._refusal("/")
-        if refused is None:
-            self._answer(200, {"terms": sorted(self.server.rewards)})
-        else:
-            self._answer(refused.status, {"error": str(refused)})
+        return {"terms": sorted(self.rewards)}
 
-    def do_POST(self) -> None:
+    async def unknown(self, path: str) -> None:
+        """Refuse any other path."""
+        raise HTTPException(404, f"'/{path}' is unknown: POST to /score, or GET /")
+
+    async def score(self, request: Request) -> dict[str, Scores]:
         """Scores, or why not."""
         try:
-            scores = self._serve(self._length())
-        except _Refused as refused:
-            self._answer(refused.status, {"error": str(refused)})
-        else:
-            self._answer(200, {"scores": scores})
+            return {"scores": await self._take(request, self._length(request))}
+        except InputError as error:
+            raise HTTPException(400, str(error)) from None
+        except asyncio.CancelledError:
+            raise HTTPException(503, "the server ends: come again") from None
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """One line a request: no prompt, no picture, no token."""
-        print(f"{self.address_string()} {format % args}", file=sys.stderr)
+    async def refuse(self, request: Request, error: Exception) -> JSONResponse:
+        """The answer that is an error. What is left of the request passes by first: who is still sending does
+        not read an answer.
+        """
+        assert isinstance(error, HTTPException)
+        left = 4 * self.max_body
+        with suppress(RuntimeError, HTTPException):  # all has been read; nothing comes
+            async for part in _parts(request):
+                left -= len(part)
+                if left < 0:
+                    break
+        return JSONResponse({"error": error.detail}, error.status_code)
 
-    def _length(self) -> int:
-        """The length of the body."""
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
-            raise _Refused(411, "give the length of the request")
-        if len(length) > _DIGITS:
-            raise _Refused(413, f"a request of {len(length)} digits of bytes is too long")
+    async def _take(self, request: Request, length: int) -> Scores:
+        """Read a request and score. While there is no room for it, its body stays with the client."""
+        try:
+            async with asyncio.timeout(self.patience if self.room.locked() else None):
+                await self.room.acquire()
+        except TimeoutError:
+            raise HTTPException(503, "busy: come again") from None
+        try:
+            body = bytearray()
+            async for part in _parts(request):
+                body += part
+            if len(body) != length:
+                raise HTTPException(400, f"{len(body)} bytes came of {length}")
+            term, rollouts = await _in_thread(decode_rollouts, body)
+            if term not in self.rewards:
+                raise HTTPException(404, f"term {term!r} is unknown: there is {', '.join(self.rewards)}")
+            return await self._score(request, self.rewards[term], rollouts)
+        finally:
+            self.room.release()
+
+    def _length(self, request: Request) -> int:
+        """The length of the body, if it may be read."""
+        length, chunked = request.headers.get("Content-Length", ""), "Transfer-Encoding" in request.headers
+        if chunked or not (length.isascii() and length.isdigit()):
+            raise HTTPException(411, "give the length of the request")
+        if len(length) > _DIGITS or int(length) > self.max_body:
+            told = f"{int(length[:_DIGITS]):,} bytes; at most {self.max_body:,}: send fewer rollouts"
+            raise HTTPException(413, told)
         return int(length)
 
-    def _serve(self, length: int) -> Scores:
-        """Read a request if it may be read and there is room for it, and score."""
-        refused = self._refusal("/score")
-        if refused is None and length > self.server.max_body:
-            told = f"{length:,} bytes; at most {self.server.max_body:,}: send fewer rollouts"
-            refused = _Refused(413, told)
-        if refused is None and not self.server.room.acquire(timeout=self.server.patience):
-            refused = _Refused(503, "busy: come again")
-        if refused is not None:
-            self._discard(length)
-            raise refused
+    async def _score(self, request: Request, reward: Reward, rollouts: Sequence[Rollout]) -> Scores:
+        """Score when it is the request's turn, unless the client has gone by then."""
+        turn = asyncio.ensure_future(self.turn.acquire())
+        gone = asyncio.ensure_future(request.receive())  # all is read: what comes next is the end
+        await asyncio.wait({turn, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            if not turn.cancel():
+                self.turn.release()
+            raise HTTPException(400, "nobody waits for the scores any more")
+        gone.cancel()
         try:
-            body = self.rfile.read(length)
-            if len(body) < length:
-                raise _Refused(400, f"{len(body)} bytes came of {length}")
-            return self._score(body)
+            return finite(await _in_thread(checked_score, reward, rollouts))[0]
+        except Exception as error:
+            raise HTTPException(500, f"{type(error).__name__}: {error}") from error
         finally:
-            self.server.room.release()
+            self.turn.release()
 
-    def _refusal(self, path: str) -> _Refused | None:
-        """Why nothing is answered to a request that may be for `path` alone."""
-        token, given = self.server.token, self.headers.get("Authorization", "")
-        if self.path != path:
-            return _Refused(404, f"{self.path!r} is unknown: POST to /score, or GET /")
-        if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            return _Refused(401, f"the token is wrong: set {TOKEN} as on the server")
-        return None
 
-    def _discard(self, length: int) -> None:
-        """Let a request that is refused pass by: who is still sending does not read the answer."""
-        left = min(length, 4 * self.server.max_body)
-        while left > 0 and (part := self.rfile.read(min(left, 2**16))):
-            left -= len(part)
-
-    def _score(self, body: bytes) -> Scores:
-        """The scores that a request asks for."""
-        try:
-            term, rollouts = decode_rollouts(body)
-        except InputError as error:
-            raise _Refused(400, str(error)) from None
-        reward = self.server.rewards.get(term)
-        if reward is None:
-            raise _Refused(404, f"term {term!r} is unknown: there is {', '.join(self.server.rewards)}")
-        with self.server.scoring:
-            if self._is_gone():
-                raise _Refused(400, "nobody waits for the scores any more")
+async def _parts(request: Request) -> AsyncIterator[bytes]:
+    """The body of a request as it comes, until it ends or the client goes."""
+    parts = request.stream()
+    with suppress(ClientDisconnect):
+        while True:
             try:
-                return finite(checked_score(reward, rollouts))[0]
-            except Exception as error:
-                raise _Refused(500, f"{type(error).__name__}: {error}") from error
+                async with asyncio.timeout(_SILENCE):
+                    part = await anext(parts, None)
+            except TimeoutError:
+                raise HTTPException(503, f"nothing came for {_SILENCE:g} s: come again") from None
+            if part is None:
+                return
+            yield part
 
-    def _is_gone(self) -> bool:
-        """Whether the client has closed the connection, as it does when it no longer waits."""
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content, allow_nan=False).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
+    """work(*arguments), beside the event loop. A daemon: a reward that hangs does not keep the process."""
+    result: Future[T] = Future()
+    result.set_running_or_notify_cancel()  # what has begun is not cancelled
+
+    def run() -> None:
+        try:
+            result.set_result(work(*arguments))
+        except Exception as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="reward server", daemon=True).start()
+    return await asyncio.wrap_future(result)
 
 
 def serve(config: RewardsConfig, host: str, port: int) -> None:

@@ -2,7 +2,7 @@
 
     8 bytes     length of the header, little-endian
     header      JSON: version, term, the shapes of the references, and of each rollout its frames' shape, the
-                indices of its references, prompt, refined prompt, group, places and scene
+                indices of its references, prompt, refined prompt, group, places and facts
     references  uint8 pixels, each picture once
     frames      uint8 pixels, rollout after rollout
 
@@ -26,15 +26,15 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES
 from igrpo_sdk.references import Reference
 
+from ..common.facts import Facts
 from ..common.recipe import build
-from ..world.scenes import Scene
 from .base import Rollout
 
 __all__ = ["decode_rollouts", "encode_rollouts"]
 
-VERSION = 2
+VERSION = 3
 _LENGTH = 8  # bytes of the header's length
-_KEYS = {"frames", "references", "prompt", "refined_prompt", "group", "places", "scene"}
+_KEYS = {"frames", "references", "prompt", "refined_prompt", "group", "places", "facts"}
 
 
 def encode_rollouts(term: str, rollouts: Sequence[Rollout]) -> list[bytes | memoryview]:
@@ -49,7 +49,7 @@ def encode_rollouts(term: str, rollouts: Sequence[Rollout]) -> list[bytes | memo
             "refined_prompt": rollout.refined_prompt,
             "group": rollout.group,
             "places": rollout.places,
-            "scene": None if rollout.scene is None else asdict(rollout.scene),
+            "facts": None if rollout.facts is None else asdict(rollout.facts),
         }
         for rollout in rollouts
     ]
@@ -59,7 +59,7 @@ def encode_rollouts(term: str, rollouts: Sequence[Rollout]) -> list[bytes | memo
     return [len(header).to_bytes(_LENGTH, "little"), header, *(array.data.cast("B") for array in pixels)]
 
 
-def decode_rollouts(body: bytes) -> tuple[str, list[Rollout]]:
+def decode_rollouts(body: bytes | bytearray) -> tuple[str, list[Rollout]]:
     """The term and the rollouts of a request; InputError, saying what is wrong, for anything else."""
     try:
         return _decode(body)
@@ -69,7 +69,7 @@ def decode_rollouts(body: bytes) -> tuple[str, list[Rollout]]:
         raise InputError(f"not a request for scores ({type(error).__name__}: {error})") from None
 
 
-def _decode(body: bytes) -> tuple[str, list[Rollout]]:
+def _decode(body: bytes | bytearray) -> tuple[str, list[Rollout]]:
     start = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
     if not _LENGTH < start <= len(body):
         raise InputError(f"a request of {len(body)} bytes cannot have a header of {start - _LENGTH}")
@@ -102,14 +102,16 @@ def _rollout(row: Mapping[str, Any], frames: NDArray[np.uint8], references: Sequ
         places = tuple(places)
         if len(set(places)) < len(places) or not set(places) <= set(PLACES) or len(places) != len(chosen):
             raise InputError(f"places {places} must be distinct members of {PLACES}, one a reference")
-    scene = None if row["scene"] is None else build(Scene, row["scene"], "scene")
-    if scene is not None and len(scene.actors) != len(chosen):
-        raise InputError(f"a scene of {len(scene.actors)} actors for {len(chosen)} references: give one each")
+    facts = None if row["facts"] is None else build(Facts, row["facts"], "facts")
+    if facts is not None and len(facts.people) != len(chosen):
+        raise InputError(f"facts of {len(facts.people)} people for {len(chosen)} references: give one each")
     people = tuple(references[i] for i in chosen)
-    return Rollout(torch.from_numpy(frames.copy()), people, row["prompt"], group, places, scene, refined)
+    return Rollout(torch.from_numpy(frames.copy()), people, row["prompt"], group, places, facts, refined)
 
 
-def _cut(body: bytes, start: int, shapes: Sequence[tuple[int, ...]]) -> Iterator[NDArray[np.uint8]]:
+def _cut(
+    body: bytes | bytearray, start: int, shapes: Sequence[tuple[int, ...]]
+) -> Iterator[NDArray[np.uint8]]:
     """Arrays of the shapes, one after the other, from `start` on."""
     for shape in shapes:
         size = math.prod(shape)

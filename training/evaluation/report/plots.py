@@ -1,9 +1,7 @@
-"""The plots of an evaluation, as pictures that a page can hold: PNG files in base64."""
+"""The plots of an evaluation, as matplotlib figures."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -123,18 +121,6 @@ def _bar(axes: Axes, x: float, width: float, row: Row, name: str, k: int) -> Non
 
 def _row(rows: Sequence[Row], key: str) -> Row | None:
     return next((row for row in rows if row.key == key), None)
-
-
-def as_png(figure: Figure) -> str:
-    """A figure as the address of a picture: data:image/png;base64,..."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return data_address(buffer.getvalue(), "image/png")
-
-
-def data_address(content: bytes, kind: str) -> str:
-    """A file's content as an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def require_matplotlib() -> None:

@@ -1,5 +1,6 @@
-"""Make `assets/judge_mean.json`: python -m igrpo_sdk.training.evaluation.judge_mean [--people N] [--output
-FILE].
+"""Make the judge's mean, training/evaluation/assets/judge_mean.json:
+
+    python examples/benchmarks/judge_mean.py [--people N] [--output FILE]
 
 The mean of the judge's raw embeddings over people of the training split, half of them close-ups as
 references are, half faces in clips. It takes about a second a person on one core.
@@ -16,11 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from igrpo_sdk.media.files import write_json
-
-from ..world.identities import SPLITS
-from ..world.renderer import render_references, render_scenes
-from ..world.scenes import sample_scene
-from .judge import DEFAULT_SHORT_SIDE, EMBEDDING_SIZE, MEAN_FILE, Judge
+from igrpo_sdk.training.evaluation.judge import DEFAULT_SHORT_SIDE, EMBEDDING_SIZE, MEAN_FILE, Judge
+from igrpo_sdk.training.world.identities import SPLITS
+from igrpo_sdk.training.world.renderer import render_references, render_scenes
+from igrpo_sdk.training.world.scenes import sample_scene
 
 
 def training_pictures(people: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not 1 <= options.people <= len(SPLITS["train"]):
         parser.error(f"--people {options.people} must be from 1 to {len(SPLITS['train'])}")
     mean, faces = mean_embedding(options.people)
-    command = f"python -m igrpo_sdk.training.evaluation.judge_mean --people {options.people}"
+    command = f"python examples/benchmarks/judge_mean.py --people {options.people}"
     rounded = [round(float(value), 6) for value in mean]
     content = {"command": command, "faces": faces, "short_side": DEFAULT_SHORT_SIDE, "mean": rounded}
     write_json(options.output, content)

@@ -17,8 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from igrpo_sdk.identity.analyzer import Face
 from igrpo_sdk.identity.matching import NOBODY
 from igrpo_sdk.identity.places import follow_places
-
-from .measures import Judged
+from igrpo_sdk.training.evaluation.measures import Judged
 
 Floats = NDArray[np.float32]
 
