@@ -84,8 +84,8 @@ LAUGHS = "{a: &a [x,x,x,x,x,x,x,x,x], b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a], c: &c 
     [
         (f"seed={LAUGHS}", "anchors"),
         (f"seed={'[' * 1000}", "nested deeper"),
-        (f"seed={'9' * 5000}", "no readable YAML"),
-        ("seed=2001-13-45", "no readable YAML"),
+        (f"seed={'9' * 5000}", "no YAML value"),
+        ("seed=2001-13-45", "no YAML value"),
         (f"seed={'x' * 50_000}", "must be of type int"),
         (f"{'x' * 50_000}=1", "is unknown"),
         ("x" * 50_000, "must look like"),
