@@ -22,7 +22,7 @@ from ..world.renderer import render_references, render_scenes
 from ..world.scenes import MAX_PEOPLE, sample_scene
 from .loop import generator, mix
 
-CLIP = Geometry(height=144, width=192, num_frames=17, fps=8.0)
+CLIP = Geometry(height=144, width=192, num_frames=17, fps=16.0)
 """The clips of the tiny models."""
 
 
