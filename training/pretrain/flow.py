@@ -33,6 +33,7 @@ from igrpo_sdk.flow import interpolate, shift_sigmas, velocity_target
 
 from .attention import FusibleAttnProcessor
 from .clips import CLIP
+from .growing import refitted_transformer
 from .latents import Batch, Encoder, LatentConfig, LatentPool, tokenizer_function
 from .loop import Average, Budget, Clock, generator, pick_device
 from .preview import load_parts, write_preview
@@ -126,7 +127,8 @@ class FlowRecipe:
     record: bool = True
     """Run forward and backward passes as CUDA graphs on a GPU."""
     init_from: str | None = None
-    """Directory with `transformer` and `text_encoder` of an earlier run: weights only, all else anew."""
+    """Directory with `transformer` and `text_encoder` of an earlier run: weights only, all else anew. Its
+    patches may be larger and its latent channels fewer; the transformer's blocks must be those of `model`."""
     held_out: int = 128
     """Validation clips per number of people."""
     previews: int = 6
@@ -172,7 +174,8 @@ class FlowTask:
         ).to(device)
         self.encoder = Encoder(AutoencoderKLWan.from_pretrained(vae, dtype=torch.float32), device, gpu)
         if recipe.init_from is not None:
-            self.transformer = WanVACETransformer3DModel.from_pretrained(weights / "transformer")
+            earlier = WanVACETransformer3DModel.from_pretrained(weights / "transformer", dtype=torch.float32)
+            self.transformer = self._going_on_from(earlier)
         else:
             self.transformer = recipe.model.build(self.encoder.vae, self.text_encoder.config.d_model)
         self.transformer = self.transformer.float().to(device).train()
@@ -192,6 +195,21 @@ class FlowTask:
         if recipe.compile and gpu:
             torch._dynamo.config.recompile_limit = 64
             self.transformer.compile_repeated_blocks(fullgraph=True)
+
+    def _going_on_from(self, earlier: WanVACETransformer3DModel) -> WanVACETransformer3DModel:
+        """The earlier transformer, refitted where the recipe's patches or the VAE's channels are others."""
+        vae, patch = self.encoder.vae.config, tuple(self.recipe.model.patch_size)
+        if (tuple(earlier.config.patch_size), earlier.config.in_channels) == (patch, vae.z_dim):
+            return earlier
+        made = self.recipe.model.build(self.encoder.vae, self.text_encoder.config.d_model)
+        mask = vae.scale_factor_spatial**2
+        try:
+            made.load_state_dict(refitted_transformer(earlier.state_dict(), patch[1], vae.z_dim, mask))
+        except RuntimeError as error:
+            raise InputError(
+                f"init_from={self.recipe.init_from}: model must have its sizes ({error})"
+            ) from None
+        return made
 
     def _make_readout(self) -> Readout | None:
         asked, blocks = self.recipe.readout, self.transformer.blocks
