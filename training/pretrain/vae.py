@@ -21,6 +21,7 @@ from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError
 
 from .clips import CLIP, ClipPool, PoolConfig, Windows
+from .faces.alignment import template
 from .faces.likeness import load_likeness, unlikeness
 from .growing import grown_vae
 from .loop import Average, Budget, Clock, generator, pick_device
@@ -252,9 +253,10 @@ class VaeTask:
         assert self.likeness is not None
         first = torch.arange(len(made), device=self.device)[:, None] * made.shape[2]
         rows = (first + batch["face_frames"]).flatten()
-        videos = (made, batch["video"])
-        pairs = [video.transpose(1, 2).flatten(0, 1).index_select(0, rows) for video in videos]
-        found = unlikeness(self.likeness, *pairs, batch["face_points"].flatten(0, 1))
+        ours, theirs = (
+            video.transpose(1, 2).flatten(0, 1).index_select(0, rows) for video in (made, batch["video"])
+        )
+        found = unlikeness(self.likeness, ours, theirs, batch["face_points"].flatten(0, 1))
         weight = batch["face_weights"].flatten()
         total = weight.sum().clamp(min=1)
         return (found.features * weight).sum() / total, (found.identity * weight).sum() / total
@@ -335,7 +337,8 @@ def choose_faces(windows: Windows, loss: VaeLoss, random: torch.Generator) -> di
 
     Returns:
         face_frames int64 [B, F], the frame that each is in; face_points [B, F, 5, 2]; face_weights [B, F] in
-        {0, 1}, 0 where a window has fewer than F = `loss.faces` whole faces.
+        {0, 1}, 0 where a window has fewer than F = `loss.faces` whole faces. The points are then those of the
+        crop itself: slots without an actor have points that are not numbers, which no weight of 0 undoes.
     """
     whole = windows.whole  # [B, P, t]
     chance = torch.rand(whole.shape, generator=random, device=whole.device)
@@ -343,7 +346,9 @@ def choose_faces(windows: Windows, loss: VaeLoss, random: torch.Generator) -> di
     best, place = (chance * whole).flatten(1).topk(min(loss.faces, whole[0].numel()), dim=1)
     points = windows.points.flatten(1, 2)  # [B, P * t, 5, 2]
     chosen = points.gather(1, place[..., None, None].expand(-1, -1, *points.shape[2:]))
-    return {"face_frames": place % whole.shape[2], "face_points": chosen, "face_weights": (best > 0).float()}
+    found = best > 0
+    chosen = torch.where(found[..., None, None], chosen, template(chosen.device))
+    return {"face_frames": place % whole.shape[2], "face_points": chosen, "face_weights": found.float()}
 
 
 def _edge_error(error: Tensor) -> Tensor:

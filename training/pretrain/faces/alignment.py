@@ -44,8 +44,8 @@ def align(pictures: Tensor, points: Tensor) -> Tensor:
         (N, 3, 112, 112) in [-1, 1]; black outside the picture.
     """
     height, width = pictures.shape[-2:]
-    template = _template(points.device).expand(len(points), -1, -1)
-    a, b = similarity(points, template)
+    targets = template(points.device).expand(len(points), -1, -1)
+    a, b = similarity(points, targets)
     line = torch.arange(CROP, device=points.device, dtype=torch.float32)
     crop = torch.complex(line.expand(CROP, -1), line[:, None].expand(-1, CROP))
     source = (crop - b[:, None, None]) / a[:, None, None]
@@ -54,6 +54,6 @@ def align(pictures: Tensor, points: Tensor) -> Tensor:
 
 
 @functools.cache
-def _template(device: torch.device) -> Tensor:
+def template(device: torch.device) -> Tensor:
     """The template on a device, copied there once: no copy from the host is allowed in a CUDA graph."""
     return torch.tensor(TEMPLATE, device=device)
