@@ -35,7 +35,7 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with finished smoke runs `vae`, `text`, `stills` and `flow`."""
+    """Folder with finished smoke runs, each in the folder of its name in `RECIPES`."""
     root = tmp_path_factory.mktemp("runs")
     for name, recipe in RECIPES.items():
         train_world(recipe, set=inputs(name, root), output=str(root / name), device="cpu")
@@ -43,16 +43,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 RECIPES = {
-    "vae": "tiny_vae_smoke", "text": "tiny_text_smoke", "stills": "tiny_flow_stills_smoke",
-    "flow": "tiny_flow_smoke",
+    "likeness": "tiny_likeness_smoke", "vae": "tiny_vae_smoke", "faces": "tiny_vae_faces_smoke",
+    "text": "tiny_text_smoke", "stills": "tiny_flow_stills_smoke", "flow": "tiny_flow_smoke",
+    "fine": "tiny_flow_fine_smoke",
 }  # fmt: skip
 
 
 def inputs(name: str, root: Path) -> list[str]:
-    vae, text, stills = f"vae={root / 'vae' / 'vae'}", root / "text", root / "stills"
-    return {"stills": [vae, f"text={text}"], "flow": [vae, f"text={stills}", f"init_from={stills}"]}.get(
-        name, []
-    )
+    vae, text, stills, flow = root / "vae" / "vae", root / "text", root / "stills", root / "flow"
+    return {
+        "faces": [f"init_from={vae}", f"likeness={root / 'likeness'}"],
+        "stills": [f"vae={vae}", f"text={text}"],
+        "flow": [f"vae={vae}", f"text={stills}", f"init_from={stills}"],
+        "fine": [f"vae={root / 'faces' / 'vae'}", f"text={flow}", f"init_from={flow}"],
+    }.get(name, [])
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
@@ -86,11 +90,12 @@ def test_resumed_run_has_the_same_bits(runs: Path, tmp_path: Path, name: str) ->
     killed = checkpoint.list_checkpoints(runs / name / "checkpoints")[
         0
     ]  # as if the run had died after this one
-    assert 0 < checkpoint.load(killed).step < 6
+    last = newest(runs / name).step
+    assert 0 < checkpoint.load(killed).step < last
     shutil.copytree(killed, output / "checkpoints" / killed.name)
     train_world(RECIPES[name], set=inputs(name, runs), output=str(output), resume="auto", device="cpu")
     straight, resumed = newest(runs / name), newest(output)
-    assert straight.step == resumed.step == 6
+    assert straight.step == resumed.step == last
     for part in ("model", "average", "optimizer"):
         assert_same(straight.parts[part], resumed.parts[part])
 
@@ -197,6 +202,8 @@ def test_init_from_takes_the_weights(runs: Path, tmp_path: Path) -> None:
         (["batch.crop_frames=9"], "batch.crop, crop_frames: num_frames"),
         (["clip.num_frames=6"], "clip: num_frames"),
         (["stats_clips=0"], "stats_clips=0"),
+        (["loss.features=1"], "need likeness"),
+        (["loss.identity=-1"], "weights of at least 0"),
         (["budget"], "must look like"),
         (["model.temperal_downsample=[true]"], "temperal_downsample"),
         (["optimisation.method=sgd"], "must be one of"),

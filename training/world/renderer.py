@@ -142,13 +142,12 @@ def render_closeups(vectors: Tensor, poses: Tensor, seeds: Tensor, size: int) ->
 
 def _people_by_frame(vectors: Tensor, poses: Tensor) -> Tensor:
     """Identity vectors (B, P, T, D) of (B, P, D) or of what already has frames; poses are (B, P, T, C)."""
-    by_frame = vectors.to(poses) if vectors.ndim == 4 else vectors.to(poses).unsqueeze(2)
-    expected = (*poses.shape[:3], len(COLUMN))
-    if by_frame.ndim != 4 or by_frame.shape[2] not in (1, expected[2]):
-        raise InputError(f"vectors has shape {tuple(vectors.shape)}: give {expected}, with or without frames")
-    if (*by_frame.shape[:2], by_frame.shape[3]) != (*expected[:2], expected[3]):
-        raise InputError(f"vectors has shape {tuple(vectors.shape)}: give {expected}, with or without frames")
-    return by_frame.expand(expected)
+    clips, slots, frames = poses.shape[:3]
+    still, moving = (clips, slots, len(COLUMN)), (clips, slots, frames, len(COLUMN))
+    if vectors.shape not in (still, moving):
+        raise InputError(f"vectors has shape {tuple(vectors.shape)}: give {still}, or {moving} by frame")
+    by_frame = vectors if vectors.shape == moving else vectors.unsqueeze(2)
+    return by_frame.to(poses).expand(moving)
 
 
 def _paint_order(scenes: Sequence[Scene], device: torch.device) -> tuple[Tensor, Tensor]:
