@@ -120,14 +120,27 @@ def own_wins(videos: Sequence[OwnedVideo]) -> float | None:
     return statistics.mean([0.5 * (float(np.sign(margin)) + 1) for margin in margins])
 
 
+def similarity_of_everybody(videos: Sequence[OwnedVideo]) -> float | None:
+    """Mean similarity to the own reference over all (frame, person) that should be seen; who is not found
+    counts as 0. None when nobody should be seen.
+    """
+    own = [
+        float(video.similarity[t, i, i]) if video.found[t, i] else 0.0
+        for video in videos
+        for t, i in np.argwhere(video.expected)
+    ]
+    return statistics.mean(own)
+
+
 def identity_estimates(videos: Sequence[OwnedVideo], seed: int = 0) -> dict[str, Estimate]:
     """Coverage, own-versus-other AUC and the share of wins with intervals over videos, plus the mean
-    similarities.
+    similarities: of everybody who should be seen, and of the faces that are found.
     """
     return {
         "coverage": statistics.bootstrap(videos, coverage, seed=seed),
         "auc": statistics.bootstrap(videos, own_other_auc, resamples=400, seed=seed),
         "own_wins": statistics.bootstrap(videos, own_wins, resamples=200, seed=seed),
+        "similarity": statistics.bootstrap(videos, similarity_of_everybody, resamples=200, seed=seed),
         "own_similarity": statistics.bootstrap(
             videos, lambda some: statistics.mean([s for v in some for s in v.own]), resamples=200, seed=seed
         ),
