@@ -252,6 +252,7 @@ class FlowTask:
 
     def draw(self, step: int, progress: float) -> dict[str, Tensor]:
         """One batch of clips with the same number of people, drawn by the odds, and the step's noise."""
+        self._renew(step)
         recipe, seed = self.recipe, (self.recipe.seed, "step", step)
         random = generator(torch.device("cpu"), *seed, "people")
         people = int(torch.multinomial(self._odds, 1, generator=random)) + 1
@@ -259,6 +260,14 @@ class FlowTask:
         batch = self.pools[people].sample(recipe.batch, *seed).without_prompt(dropped, self.empty)
         sigma = draw_sigmas(recipe.batch, recipe.loss, random).to(self.device)
         return self._noised(batch, sigma, generator(self.device, *seed, "noise"))
+
+    def _renew(self, step: int) -> None:
+        """Renew the pools, each in proportion to its size."""
+        every = self.recipe.latents.renew_every
+        if every:
+            total = sum(pool.num_chunks for pool in self.pools.values())
+            for pool in self.pools.values():
+                pool.renew(step // every * pool.num_chunks // total)
 
     def _noised(self, batch: Batch, sigma: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         x0, control = model_input(batch, self.grey, self.transformer.config.vace_in_channels)
