@@ -20,9 +20,10 @@ from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training import checkpoint
 from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.pretrain.clips import CLIP
-from igrpo_sdk.training.pretrain.flow import model_input
+from igrpo_sdk.training.pretrain.flow import FlowRecipe, FlowTask, model_input
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder
 from igrpo_sdk.training.pretrain.readout import CHANNELS, PERSON, Truth
+from igrpo_sdk.training.recipe import build, read_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 RECIPES = {
     "likeness": "tiny_likeness_smoke", "vae": "tiny_vae_smoke", "faces": "tiny_vae_faces_smoke",
     "text": "tiny_text_smoke", "stills": "tiny_flow_stills_smoke", "flow": "tiny_flow_smoke",
-    "fine": "tiny_flow_fine_smoke",
+    "fine": "tiny_flow_fine_smoke", "guided": "tiny_flow_guided_smoke",
 }  # fmt: skip
 
 
@@ -56,6 +57,7 @@ def inputs(name: str, root: Path) -> list[str]:
         "stills": [f"vae={vae}", f"text={text}"],
         "flow": [f"vae={vae}", f"text={stills}", f"init_from={stills}"],
         "fine": [f"vae={root / 'faces' / 'vae'}", f"text={flow}", f"init_from={flow}"],
+        "guided": [f"vae={root / 'faces' / 'vae'}", *(f"{k}={root / 'fine'}" for k in ("text", "init_from"))],
     }.get(name, [])
 
 
@@ -155,6 +157,8 @@ def test_numbers_are_logged(runs: Path) -> None:
     assert last["psnr_still"] > 0
     assert {"who", "action", "background", "light"} <= rows(runs / "text")[-1].keys()
     assert {"loss", "video", "head", "readout"} <= rows(runs / "flow")[-1].keys()
+    assert "likeness" in rows(runs / "faces")[-1]
+    assert "identity" not in rows(runs / "guided")[-1]
     assert Image.open(runs / "flow" / "samples.png").size == (9 * 48, 2 * 2 * 48)
 
 
@@ -224,6 +228,8 @@ def test_bad_recipes_are_refused(tmp_path: Path, overrides: list[str], message: 
         (["readout.blocks=[]"], "numbers of blocks"),
         (["loss.drop_text=-0.1"], "drop_text"),
         (["latents.odds=[1.5, -0.5]"], "odds"),
+        (["latents.renew_every=-1"], "renew_every not negative"),
+        (["guided=4.0"], "guided needs init_from"),
     ],
 )
 def test_bad_recipes_of_the_transformer_are_refused(
@@ -309,3 +315,32 @@ def test_training_sees_what_the_stock_pipeline_makes(runs: Path) -> None:
     assert torch.allclose(control, stock, atol=1e-5)
     assert torch.equal(x0[:, :, :2], control[:, : vae.config.z_dim, :2])
     assert torch.equal(x0[:, :, 2:], batch.video)
+
+
+def test_a_distillation_starts_at_what_guidance_of_one_would_give(runs: Path) -> None:
+    """At scale 1 the target is the teacher's own velocity: nothing is left to learn. At 4 something is."""
+    losses = {}
+    for scale in (1.0, 4.0):
+        data = read_recipe("tiny_flow_guided_smoke", [*inputs("guided", runs), f"guided={scale}"])
+        del data["kind"]
+        task = FlowTask(build(FlowRecipe, data), torch.device("cpu"))
+        losses[scale] = float(task.loss(task.draw(0, 0.0))[0])
+    assert losses[1.0] < 1e-9
+    assert losses[4.0] > 10 * losses[1.0]
+
+
+def test_renewed_clips_depend_on_the_number_of_renewals_only(runs: Path) -> None:
+    data = read_recipe("tiny_flow_fine_smoke", inputs("fine", runs))
+    del data["kind"]
+    task = FlowTask(build(FlowRecipe, data), torch.device("cpu"))
+    pool = task.pools[2]
+    first = pool.sample(8, "any").video
+    pool.renew(1)
+    pool.renew(2)
+    slowly = pool.sample(8, "any").video
+    pool.renew(1)
+    pool.renew(2)
+    assert torch.equal(pool.sample(8, "any").video, slowly)
+    assert not torch.equal(slowly, first)
+    pool.renew(0)
+    assert torch.equal(pool.sample(8, "any").video, first)
