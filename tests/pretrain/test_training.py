@@ -19,11 +19,11 @@ from igrpo_sdk.errors import InputError, NumericsError, ResourceError, WeightsEr
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.common import checkpoint
+from igrpo_sdk.training.common.recipe import build, read_recipe
 from igrpo_sdk.training.pretrain.clips import CLIP
 from igrpo_sdk.training.pretrain.flow import FlowRecipe, FlowTask, model_input
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder
 from igrpo_sdk.training.pretrain.readout import CHANNELS, PERSON, Truth
-from igrpo_sdk.training.recipe import build, read_recipe
 
 
 @pytest.fixture(autouse=True)
