@@ -324,7 +324,7 @@ def test_a_distillation_starts_at_what_guidance_of_one_would_give(runs: Path) ->
         data = read_recipe("tiny_flow_guided_smoke", [*inputs("guided", runs), f"guided={scale}"])
         del data["kind"]
         task = FlowTask(build(FlowRecipe, data), torch.device("cpu"))
-        losses[scale] = float(task.loss(task.draw(0, 0.0))[0])
+        losses[scale] = float(task.loss(task.draw(0, 0.0))[0].detach())
     assert losses[1.0] < 1e-9
     assert losses[4.0] > 10 * losses[1.0]
 
