@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_saves_nothing(tmp_path: Path) -> None:
     with pytest.raises(NumericsError, match="nothing was saved"):
         train_world(
             "tiny_vae_smoke",
-            set=["loss.detail=.inf", "every.checkpoint=1"],
+            set=["loss.detail=1e38", "loss.head=1e38", "every.checkpoint=1"],
             output=str(tmp_path),
             device="cpu",
         )
