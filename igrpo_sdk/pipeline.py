@@ -424,12 +424,15 @@ class IdentityPipeline:
         return decode(self.backbone, trajectory.video_latents, request.config.geometry.num_frames)
 
     def _put(self, file: AdapterFile, scale: float) -> None:
-        """Check an adapter that has been read, and put it in place of the one that is loaded."""
+        """Check an adapter that has been read, and put it in place of the one that is loaded; on any error that
+        one stays.
+        """
         with self._lock:
             with self.adapter.unfused() if self.adapter else nullcontext():  # the base's weights are checked
                 check_belongs(file, self.preset, self.backbone)
-            self.unload_adapter()
-            self.adapter = Adapter(self.backbone, file, scale, self._lock)
+            with self.adapter.replaced() if self.adapter else nullcontext():
+                new = Adapter(self.backbone, file, scale, self._lock)
+            self.adapter = new
 
     def _run(
         self,

@@ -137,7 +137,9 @@ class AdapterInfo:
             if not isinstance(content, dict):
                 raise InputError(f"{shortened(content)} is no object")
             if check_whole("schema", content.get("schema", SCHEMA), 1, None) > SCHEMA:
-                raise InputError(f"schema {shortened(content['schema'])} is newer than {SCHEMA}: update igrpo-sdk")
+                raise InputError(
+                    f"schema {shortened(content['schema'])} is newer than {SCHEMA}: update igrpo-sdk"
+                )
             known = {item.name: content[item.name] for item in fields(cls) if item.name in content}
             if known.get("geometry") is not None:
                 known["geometry"] = Geometry(**known["geometry"])

@@ -143,7 +143,9 @@ def parse_key(name: str, key: str, prefix: str, naming: Naming) -> Key:
     if naming == "kohya":
         found = _unflattened(module)
         if found is None:
-            raise WeightsError(f"adapter {name}: tensor {shortened(key)} has no known name of a module of Wan")
+            raise WeightsError(
+                f"adapter {name}: tensor {shortened(key)} has no known name of a module of Wan"
+            )
         module = found
     if not _MODULE.fullmatch(module):
         raise WeightsError(f"adapter {name}: {shortened(module)} is no name of a module; use another copy")

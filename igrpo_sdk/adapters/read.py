@@ -115,6 +115,7 @@ def _find(source: str | os.PathLike[str], revision: str | None) -> tuple[Path, s
     if isinstance(found, Path):
         return _find_here(found)
     text = str(source)
+    chosen: tuple[Repository, str | None] | None
     chosen = split_file(text, revision) if isinstance(source, str) else None
     if isinstance(found, Repository) and not found.id.endswith(_SUFFIX):
         chosen = found, None
@@ -219,12 +220,10 @@ def _read_head(path: Path) -> tuple[dict[str, str], dict[str, str]]:
         raise InputError(f"over {MAX_BYTES:,} bytes, which is the limit")
     with path.open("rb") as file:
         begin = file.read(32)
-        for sign, what in _OTHERS.items():
-            if begin.startswith(sign):
-                raise InputError(f"it is {what}")
         length = int.from_bytes(begin[:8], "little")
-        if not 0 < length <= min(size - 8, MAX_HEADER):
-            raise InputError("its head is longer than it, or than the limit")
+        if not 0 < length <= min(size - 8, MAX_HEADER) or begin[8:9] != b"{":
+            what = next((what for sign, what in _OTHERS.items() if begin.startswith(sign)), None)
+            raise InputError(f"it is {what}" if what else "its head is longer than it, or than the limit")
         file.seek(8)
         head = parse_json(file.read(length), "its head", MAX_HEADER)
     if not isinstance(head, dict):
@@ -244,9 +243,7 @@ def _read_head(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _damaged(path: Path, name: str, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"adapter {name}: {plain(path.name)} is damaged ({plain(str(error))}); copy it again"
-    )
+    return WeightsError(f"adapter {name}: {plain(path.name)} is damaged ({plain(str(error))}); copy it again")
 
 
 def _pairs(name: str, parts: Mapping[Key, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

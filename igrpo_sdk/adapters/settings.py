@@ -29,7 +29,14 @@ MAX_ALPHA = 2.0**20
 _MAX_PATTERNS = 4096
 
 # What would change the meaning of the tensors; a file that asks for it is refused.
-_NOT_PLAIN = ("use_dora", "lora_bias", "modules_to_save", "target_parameters", "layer_replication", "use_qalora")
+_NOT_PLAIN = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "target_parameters",
+    "layer_replication",
+    "use_qalora",
+)
 # Ways to begin that change the base's weights too, which PEFT would do again.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _PLAIN = re.compile(r"\^?[\w.-]+", re.ASCII)
@@ -78,20 +85,28 @@ def _is_alone(path: Path) -> bool:
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that matter, names of the original Wan as diffusers has them; `InputError` for others."""
     if config.get("peft_type", "LORA") != "LORA":
-        raise InputError(f"peft_type {shortened(config['peft_type']).strip(chr(39))}; only LORA can be loaded")
+        raise InputError(
+            f"peft_type {shortened(config['peft_type']).strip(chr(39))}; only LORA can be loaded"
+        )
     asked = [key for key in _NOT_PLAIN if config.get(key)]
     if asked:
         raise InputError(f"{asked[0]}: {shortened(config[asked[0]])}; only plain LoRA can be loaded")
     begun = config.get("init_lora_weights")
     if isinstance(begun, str) and begun.lower().startswith(_CHANGES_BASE):
-        raise InputError(f"init_lora_weights: {shortened(begun)} changes the base too; convert it to plain LoRA")
+        raise InputError(
+            f"init_lora_weights: {shortened(begun)} changes the base too; convert it to plain LoRA"
+        )
     if not isinstance(config.get("use_rslora") or False, bool):
         raise InputError(f"use_rslora: {shortened(config['use_rslora'])}; must be true or false")
     for key in ("r", "lora_alpha"):
         if key not in config:
             raise InputError(f"{key} is missing")
         _check_positive(key, config[key])
-    kept = {"r": config["r"], "lora_alpha": config["lora_alpha"], "use_rslora": bool(config.get("use_rslora"))}
+    kept = {
+        "r": config["r"],
+        "lora_alpha": config["lora_alpha"],
+        "use_rslora": bool(config.get("use_rslora")),
+    }
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(key) or {}
         if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERNS:
@@ -111,8 +126,10 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     if any(isinstance(one, bool) or not isinstance(one, int) for one in whole):
         raise InputError(f"layers_to_transform: {shortened(layers)}; must be whole numbers")
     kept["layers_to_transform"] = layers
-    for pattern in [kept["layers_pattern"] or []] if isinstance(kept["layers_pattern"], str) else (
-        kept["layers_pattern"] or []
+    for pattern in (
+        [kept["layers_pattern"] or []]
+        if isinstance(kept["layers_pattern"], str)
+        else (kept["layers_pattern"] or [])
     ):
         if pattern and not _PLAIN.fullmatch(pattern):
             raise InputError(f"layers_pattern: {shortened(pattern)}; must be a name")
@@ -174,9 +191,7 @@ def wanted_modules(config: Mapping[str, Any], names: Collection[str]) -> list[st
     indices = set(layers if isinstance(layers, list) else [layers])
     patterns = config.get("layers_pattern") or []
     within = [re.escape(one) for one in ([patterns] if isinstance(patterns, str) else patterns)]
-    index = re.compile(
-        rf"(?:^|.*?\.)(?:{'|'.join(within)})\.(\d+)\." if within else r".*?\.[^.]*\.(\d+)\."
-    )
+    index = re.compile(rf"(?:^|.*?\.)(?:{'|'.join(within)})\.(\d+)\." if within else r".*?\.[^.]*\.(\d+)\.")
     return [name for name in chosen if (found := index.match(name)) and int(found[1]) in indices]
 
 
@@ -259,9 +274,7 @@ def find_alphas(
     """
     tensors = {module: _number(name, module, tensor) for module, tensor in given.items()}
     if config is None:
-        alphas = {
-            module: tensors.get(module, _of_header(header, rank)) for module, rank in ranks.items()
-        }
+        alphas = {module: tensors.get(module, _of_header(header, rank)) for module, rank in ranks.items()}
         return alphas, _told(name, ranks, given, header)
     if header.alpha is not None and header.alpha != float(config["lora_alpha"]):
         raise WeightsError(

@@ -127,12 +127,12 @@ def file_names(repository: Repository, what: str) -> list[str]:
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    at = {"revision": repository.revision}
+    name, revision = repository.id, repository.revision
     try:
-        return list(HfApi().list_repo_files(repository.id, **at))
+        return list(HfApi().list_repo_files(name, revision=revision))
     except Exception as error:  # of the hub's client, of its HTTP library
         try:
-            folder = Path(snapshot_download(repository.id, local_files_only=True, **at))
+            folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         except Exception:
             raise hub_error(repository, error, what) from error
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
