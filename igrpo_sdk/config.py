@@ -10,7 +10,7 @@ import math
 import secrets
 import sys
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
@@ -29,6 +29,7 @@ __all__ = [
     "SolverName",
     "check_decay",
     "check_number",
+    "check_numbers",
     "check_positive",
     "check_prompt",
     "check_seed",
@@ -309,11 +310,24 @@ def check_decay(name: str, value: object) -> None:
     _check_span(name, value, 0.0, math.nextafter(1.0, 0.0), "0 or more, below 1")
 
 
+def check_numbers(owner: Any, where: str) -> None:
+    """Refuse a dataclass with a number that no setting means: NaN, infinite, or whole and beyond 32 bits.
+
+    `where`: what a recipe calls the group of its fields. Spans that are narrower are for the class to check.
+    """
+    for field in fields(owner):
+        value = getattr(owner, field.name)
+        if isinstance(value, float):
+            _check_span(f"{where}.{field.name}", value, -math.inf, math.inf, "a finite number")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            check_whole(f"{where}.{field.name}", value, -MAX_SEED, MAX_SEED)
+
+
 def _check_span(name: str, value: object, low: float, high: float, span: str) -> None:
     """Refuse what is not a finite number from `low` to `high`. NaN is in no span; whole ones may be huge."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InputError(f"{name}: {shortened(value)}; give a number")
-    if not low <= value <= min(high, sys.float_info.max):
+    if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max):
         raise InputError(f"{name}: {shortened(value)}; use {span}")
 
 

@@ -15,6 +15,7 @@ from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.config import GenerationConfig, Geometry, Preset, check_prompt, check_seed, draw_seed
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.naming import ORDINALS, bind, mentions
+from igrpo_sdk.reading import shortened
 from igrpo_sdk.references import People, Reference, load_people
 from igrpo_sdk.refinement import Refiner, refine_prompt
 from igrpo_sdk.sampling import Progress, check_cancel
@@ -205,7 +206,9 @@ def refine_request(
             check_text(name, text, backbone, preset)
             check_named_people(name, text, len(people))
         except InputError as error:
-            raise InputError(f"{error} (refined: {text!r}); let refine say less, or leave it out") from None
+            raise InputError(
+                f"{error} (refined: {shortened(text)}); let refine say less, or leave it out"
+            ) from None
         refined.append(text)
     if progress:
         progress(Progress("refine", total, total))

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
+from nursery import Nursery
 from PIL import Image
 
 # The same examples at every run, however slow the machine is.
-settings.register_profile("repository", derandomize=True, deadline=None)
+settings.register_profile(
+    "repository", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repository")
 
 # A shell's job in the background ignores interrupts, and so would every program that the tests start there.
@@ -26,6 +29,27 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+_NURSERIES: list[Nursery] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fork the nursery before the first test, if one of them needs it."""
+    needed = any("nursery" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needed and not session.config.option.collectonly:
+        _NURSERIES.append(Nursery())
+
+
+def pytest_sessionfinish() -> None:
+    while _NURSERIES:
+        _NURSERIES.pop().close()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Nursery:
+    """Where new processes come from that need not import torch anew; see `nursery.py`."""
+    return _NURSERIES[0]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -152,5 +176,5 @@ def shipped_weights() -> Path:
     """The directory of the shipped tiny-vace; skips while its transformer is not trained."""
     directory = ROOT / "igrpo_sdk" / "assets" / "tiny-vace"
     if not (directory / "model_index.json").is_file():
-        pytest.skip("tiny-vace has no transformer yet: see docs/decisions.md, next steps")
+        pytest.skip("tiny-vace has no transformer yet: docs/training.md says how it is trained")
     return directory

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from clock import seconds_of, slowness
 
 from igrpo_sdk import Cancelled, InputError, WeightsError
 from igrpo_sdk.commands.dispatch import COMMAND_GROUP, build_parser, main, run
@@ -25,14 +26,26 @@ HEAVY = ("torch", "numpy", "diffusers", "jsonargparse", "PIL", "av")
 # ---- help
 
 
-def test_help_lists_every_command_without_loading_any(capsys: pytest.CaptureFixture[str]) -> None:
-    script = (
-        "import sys; from igrpo_sdk.commands.dispatch import main; assert main(['--help']) == 0; "
-        f"assert not set({HEAVY}) & set(sys.modules)"
-    )
-    started = time.monotonic()
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert time.monotonic() - started < 3  # 0.1 s on an idle machine
+HELP = (
+    "import sys; from igrpo_sdk.commands.dispatch import main; assert main(['--help']) == 0; "
+    f"assert not set({HEAVY}) & set(sys.modules)"
+)
+
+
+def run_help() -> subprocess.CompletedProcess[str]:
+    """`igrpo --help` in a new interpreter, which fails if anything heavy is loaded."""
+    return subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+
+
+@pytest.mark.timing
+def test_help_is_quick() -> None:
+    """0.1 s on an idle machine."""
+    slow = slowness()
+    assert statistics.median(seconds_of(run_help, 3)) < 3 * slow
+
+
+def test_help_lists_every_command_without_loading_any() -> None:
+    result = run_help()
     for entry in metadata.entry_points(group=COMMAND_GROUP):
         assert f"  {entry.name.replace('.', ' ')} " in result.stdout
     assert "(not installed)" not in result.stdout
@@ -267,7 +280,7 @@ from igrpo_sdk.commands.dispatch import run
 def wait() -> None:
     "Wait."
     print("waiting", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 
 sys.exit(run(lambda: wait, "wait", []))
 """
@@ -280,7 +293,7 @@ def test_s17_an_interrupt_is_130() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate()
     assert process.returncode == 130
     assert errors == "igrpo: interrupted; no unfinished file was left\n"
 

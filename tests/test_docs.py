@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import re
 import shlex
-import subprocess
-import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonargparse import ArgumentParser, Namespace
 from loose import load_loose
+from nursery import Nursery, run
 from tiny import TINY, tiny_stock
 
 from igrpo_sdk.backbones.loading import PRESET_FILE
-from igrpo_sdk.commands.dispatch import build_parser
-from igrpo_sdk.training.commands import evaluate, train_world
+from igrpo_sdk.commands import dispatch
+from igrpo_sdk.commands.dispatch import COMMAND_GROUP, build_parser
 from igrpo_sdk.training.common.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +33,7 @@ WEIGHTS = ROOT / "igrpo_sdk" / "assets" / "tiny-vace" / "model_index.json"
 tables = load_loose("docs/tables.py")
 DOCUMENTS = tables.documents(ROOT)
 FILES = sorted(RESULTS.glob("*.json"))
+RECORDS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 
 
 def results(**metrics: Any) -> dict[str, Any]:
@@ -59,29 +66,125 @@ def test_every_table_has_its_numbers() -> None:
     assert wanted == set(tables.TABLES), "a table that no document shows"
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+COMMANDS: dict[str, str] = PROJECT["entry-points"][COMMAND_GROUP]
+LONGEST_FIRST = sorted((name.split(".") for name in COMMANDS), key=len, reverse=True)
+
+
+def programs(path: Path) -> Iterator[list[str]]:
+    """The words of every program that the shell blocks of a document run, without what is set before it."""
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.whitespace_split = True
+            for separates, words in itertools.groupby(
+                lexer, lambda word: word in {";", "&", "&&", "|", "||"}
+            ):
+                started = itertools.dropwhile(lambda word: word == "do" or "=" in word, words)
+                if not separates and (program := list(started)) and program[0] not in {"for", "done"}:
+                    yield program
+
+
+def command_of(program: list[str]) -> list[str] | None:
+    """The words after `igrpo`, however it is launched; None for other programs."""
+    if program[0] == "igrpo":
+        return program[1:]
+    module = ["-m", "igrpo_sdk.training"]
+    at = next((i for i in range(len(program)) if program[i : i + 2] == module), None)
+    return None if at is None else ["train", *program[at + 2 :]]
+
+
+@cache
+def parser_of(name: str) -> ArgumentParser:
+    """The parser of the command that an entry point names."""
+    module, _, function = COMMANDS[name].partition(":")
+    return build_parser(getattr(importlib.import_module(module), function), name.replace(".", " "))
+
+
+def parsed(words: list[str]) -> tuple[str, Namespace]:
+    """The command that words name, and what its parser makes of the rest."""
+    name = next(parts for parts in LONGEST_FIRST if words[: len(parts)] == parts)
+    spelt = [dispatch._underscored(word) if word.startswith("--") else word for word in words[len(name) :]]
+    return ".".join(name), parser_of(".".join(name)).parse_args(spelt)
+
+
 def test_commands_in_the_text_can_be_given() -> None:
-    """Every `igrpo train world ...` parses, and its recipe is there."""
-    text = "\n".join(path.read_text("utf-8") for path in DOCUMENTS)
-    lines = re.findall(r"^igrpo train world (.+)$", text, re.MULTILINE)
-    parser = build_parser(train_world, "train world")
-    assert len(lines) > 5
-    for line in lines:
-        assert read_recipe(parser.parse_args(shlex.split(line)).recipe)["kind"]
+    """Every `igrpo ...` of every document parses by its command's parser; a recipe that is named is there."""
+    shown: Counter[str] = Counter()
+    for path in DOCUMENTS:
+        for program in programs(path):
+            words = command_of(program)
+            if words is None:
+                continue
+            name, options = parsed(words)
+            shown[name] += 1
+            recipe = getattr(options, "recipe", None)
+            if recipe is not None and "." not in recipe:  # one of ours, not a reader's file
+                assert read_recipe(recipe)["kind"], program
+            if name == "eval":
+                assert options.output, program
+    assert shown["train.world"] > 5 and shown["eval"] > 3
+    assert {"generate", "score", "compare", "doctor", "train.policy"} <= set(shown)
 
 
-def test_evaluations_in_the_text_can_be_given() -> None:
-    text = "\n".join(path.read_text("utf-8") for path in DOCUMENTS)
-    lines = re.findall(r"^igrpo eval ([^#\n]+)", text, re.MULTILINE)
-    parser = build_parser(evaluate, "eval")
-    assert len(lines) > 3
-    for line in lines:
-        assert parser.parse_args(shlex.split(line)).output
+def test_a_wrong_line_would_be_noticed() -> None:
+    assert command_of(["python", "examples/batch.py"]) is None
+    with pytest.raises(SystemExit):
+        parsed(["generate", "ann.png", "--prompt", "They talk.", "--wrong"])
+    with pytest.raises(StopIteration):
+        parsed(command_of(["accelerate", "launch", "-m", "igrpo_sdk.training", "nothing"]) or [])
+
+
+def test_targets_and_scripts_in_the_text_are_there() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for path in DOCUMENTS:
+        for name, *words in programs(path):
+            if name == "make":
+                assert words and set(words) <= targets
+            assert "/" not in name or (ROOT / name).is_file(), name
+            if name == "python" and words[0] != "-c":
+                assert (ROOT / words[0]).is_file(), words[0]
+
+
+def test_python_blocks_are_python() -> None:
+    for path in DOCUMENTS:
+        for block in re.findall(r"^```python\n(.*?)^```$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+            compile(block, path.name, "exec")
 
 
 def test_links_and_files_in_the_text_are_there() -> None:
-    for path in DOCUMENTS:
+    for path in [*DOCUMENTS, *RECORDS, *(ROOT / "docs" / "lab").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8")):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_decisions_are_few() -> None:
+    assert 0 < len(RECORDS) <= 20
+    numbers = [path.stem[:4] for path in RECORDS if re.fullmatch(r"\d{4}(-[a-z0-9]+)+", path.stem)]
+    assert len(set(numbers)) == len(RECORDS)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_decision_is_short_and_has_evidence(path: Path) -> None:
+    """Context, decision, evidence and status, in 25 lines; the evidence is a test or a results file."""
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 25
+    assert text.startswith(f"# {int(path.stem[:4])}. ")
+    assert re.findall(r"^\*\*(\w+)\.\*\* ", text, re.MULTILINE) == [
+        "Context",
+        "Decision",
+        "Evidence",
+        "Status",
+    ]
+    evidence = text.partition("**Evidence.**")[2].partition("**Status.**")[0]
+    named = re.findall(r"`((?:tests|docs)/[\w/.-]*)`", evidence)
+    assert any(name.startswith(("tests/", "docs/results/")) for name in named)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_what_is_next_is_not_in_the_repository() -> None:
+    for path in [*DOCUMENTS, *(ROOT / "docs").rglob("*.md")]:
+        assert not re.search(r"^#+ *(next steps|todo)", path.read_text("utf-8"), re.MULTILINE | re.IGNORECASE)
 
 
 def test_the_benchmark_measures_what_the_table_shows() -> None:
@@ -183,7 +286,7 @@ def test_bad_results_are_noticed(content: Any, message: str) -> None:
     assert any(re.search(message, problem) for problem in tables.problems(content))
 
 
-def test_the_cost_of_generate_is_measured(tmp_path: Path) -> None:
+def test_the_cost_of_generate_is_measured(nursery: Nursery, tmp_path: Path) -> None:
     """The benchmark runs with random weights and writes what the table needs."""
     tiny_stock().save_pretrained(tmp_path / "model")
     size = {"height": 48, "width": 48, "num_frames": 5, "fps": 8.0}
@@ -192,7 +295,8 @@ def test_the_cost_of_generate_is_measured(tmp_path: Path) -> None:
     (tmp_path / "model" / PRESET_FILE).write_text(json.dumps(preset), "utf-8")
     script = ROOT / "examples" / "benchmarks" / "generate_cost.py"
     words = ["--results", str(tmp_path / "generate.json"), "--model", str(tmp_path / "model")]
-    subprocess.run([sys.executable, str(script), *words], check=True, cwd=tmp_path)
+    done = run(nursery, [str(script), *words], tmp_path / "said", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "generate.json").read_text("utf-8"))
     assert list(tables.problems(content)) == []
     assert "making the video" in tables.table("generate", content)

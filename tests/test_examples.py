@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 import shlex
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
+from nursery import Nursery, run
 from PIL import Image
 
 from igrpo_sdk import IdentityReport, IdentityVideo
+from igrpo_sdk.backbones.loading import PRESET_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -23,10 +27,25 @@ PROGRAMS = sorted(path for path in EXAMPLES.rglob("*.py") if "__main__" in path.
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def example(name: str, *words: str, cwd: Path) -> str:
-    """Run an example in a process of its own; its output."""
-    command = [sys.executable, str(EXAMPLES / name), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd).stdout
+class Run(Protocol):
+    """What `example` gives."""
+
+    def __call__(self, name: str, *words: str, cwd: Path, before: str = "") -> str:
+        """Run an example in a process of its own, with a line of Python `before` it; its output."""
+
+
+@pytest.fixture(scope="module")
+def example(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("said")
+
+    def run_example(name: str, *words: str, cwd: Path, before: str = "") -> str:
+        program = str(EXAMPLES / name)
+        start = ["-c", f"{before}\nimport runpy; runpy.run_path({program!r}, run_name='__main__')"]
+        done = run(nursery, [*(start if before else [program]), *words], folder, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run_example
 
 
 def documented(text: str) -> Iterator[str]:
@@ -68,39 +87,60 @@ def test_documented_command_lines_are_understood(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_benchmark_refuses_nothing_to_measure(tmp_path: Path) -> None:
-    program = EXAMPLES / "benchmarks" / "tiny_quality.py"
-    command = [sys.executable, str(program), "generate", "--output", "clips", "--pairs", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+def test_a_benchmark_refuses_nothing_to_measure(nursery: Nursery, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    program = str(EXAMPLES / "benchmarks" / "tiny_quality.py")
+    command = [program, "generate", "--output", "clips", "--pairs", "0"]
+    done = run(nursery, command, tmp_path / "said", cwd=folder)
     assert done.returncode == 1
     assert done.stderr.endswith("InputError: pairs=0 and batch=4 must be at least 1\n")
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
+
+
+# Two of the shipped model's sixteen steps: its adapter acts at the second of them.
+FEWER_STEPS = (
+    "import dataclasses; from igrpo_sdk.config import Preset; load = Preset.load; "
+    "Preset.load = staticmethod(lambda name: dataclasses.replace(load(name), steps=2))"
+)
+
+
+@pytest.fixture
+def instead(tiny_directory: Path, tmp_path: Path) -> str:
+    """A line of Python that loads a random model for every name: to an example all models are alike."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_directory, model)
+    preset = model / PRESET_FILE
+    preset.write_text(json.dumps(json.loads(preset.read_text("utf-8")) | {"steps": 6}), "utf-8")
+    return (
+        "from igrpo_sdk import IdentityPipeline as Pipe; load = Pipe.from_pretrained; "
+        f"Pipe.from_pretrained = staticmethod(lambda name, **options: load({str(model)!r}, **options))"
+    )
 
 
 @pytest.mark.usefixtures("shipped_weights")
-def test_generate(tmp_path: Path) -> None:
-    assert "out.mp4" in example("generate.py", cwd=tmp_path)
-    assert IdentityVideo.load(tmp_path / "out.mp4").settings["seed"] == 7
+def test_generate(example: Run, tmp_path: Path) -> None:
+    assert "out.mp4" in example("generate.py", cwd=tmp_path, before=FEWER_STEPS)
+    settings = IdentityVideo.load(tmp_path / "out.mp4").settings
+    assert (settings["seed"], settings["model"], settings["steps"]) == (7, "tiny-vace", 2)
 
 
-@pytest.mark.usefixtures("shipped_weights")
-def test_batch(tmp_path: Path) -> None:
-    example("batch.py", "--folder", "new", cwd=tmp_path)
+def test_batch(example: Run, tmp_path: Path, instead: str) -> None:
+    example("batch.py", "--folder", "new", cwd=tmp_path, before=instead)
     names = [f"{pair}_{take}" for pair in range(2) for take in range(2)]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(
         f"{name}.{suffix}" for name in names for suffix in ("mp4", "png")
     )
 
 
-@pytest.mark.usefixtures("shipped_weights")
-def test_watch_and_stop(tmp_path: Path) -> None:
-    lines = example("watch_and_stop.py", cwd=tmp_path).splitlines()
+def test_watch_and_stop(example: Run, tmp_path: Path, instead: str) -> None:
+    lines = example("watch_and_stop.py", cwd=tmp_path, before=instead).splitlines()
     assert lines[-1].startswith("stopped: ")
     assert any(line.startswith("sample: 3 of ") for line in lines)
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rendered(example: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that render_people.py filled."""
     folder = tmp_path_factory.mktemp("rendered")
     assert "scene.mp4" in example("render_people.py", "--folder", "new", cwd=folder)
@@ -124,7 +164,7 @@ def test_render_people(rendered: Path) -> None:
     assert video.frames.shape == (17, 144, 192, 3) and "laugh" in video.settings["prompt"]
 
 
-def test_measure(tmp_path: Path) -> None:
+def test_measure(example: Run, tmp_path: Path) -> None:
     lines = example("measure.py", "--folder", "new", cwd=tmp_path).splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["ann.png", "bob.png"]
     assert lines[2].startswith("2 identity switches, mean similarity 0.")

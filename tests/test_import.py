@@ -7,8 +7,10 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from clock import slowness
 
 import igrpo_sdk
 
@@ -21,16 +23,23 @@ print(json.dumps({"seconds": time.perf_counter() - started, "modules": sorted(sy
 HEAVY = ("torch", "numpy", "diffusers", "transformers", "PIL", "av", "jsonargparse", "scipy", "tqdm")
 
 
-def test_import_is_quick_and_light(tmp_path: Path) -> None:
-    seconds = []
-    for _ in range(5):
-        result = subprocess.run(
-            [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, cwd=tmp_path
-        )
-        probe = json.loads(result.stdout)
-        seconds.append(probe["seconds"])
-        assert not set(HEAVY) & set(probe["modules"])
-    assert statistics.median(seconds) < 0.3
+def probe(folder: Path) -> dict[str, Any]:
+    """What an import in a new interpreter takes and loads."""
+    command = [sys.executable, "-c", PROBE]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_import_is_light(tmp_path: Path) -> None:
+    assert not set(HEAVY) & set(probe(tmp_path)["modules"])
+
+
+@pytest.mark.timing
+def test_import_is_quick(tmp_path: Path) -> None:
+    """0.3 s on an idle machine: as many times that as the machine is slower now."""
+    slow = slowness()
+    assert statistics.median(probe(tmp_path)["seconds"] for _ in range(5)) < 0.3 * slow
 
 
 @pytest.mark.parametrize("name", igrpo_sdk.__all__)

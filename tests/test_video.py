@@ -309,7 +309,7 @@ def test_s17_an_interrupt_while_writing_leaves_nothing(tmp_path: Path) -> None:
         while not files(tmp_path):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait()
     assert files(tmp_path) == []
 
 

@@ -294,7 +294,9 @@ def _short(recipe: str) -> str:
 def _add(results: str, command: str, metrics: dict[str, Any], toy: bool) -> None:
     """Write the numbers, with those that other commands left; notes say where and when each one ran."""
     path = Path(results)
-    before = read_json(path) if path.is_file() else {"command": "", "metrics": {}, "notes": []}
+    before: dict[str, Any] = {"command": "", "metrics": {}, "notes": []}
+    if path.is_file():
+        before = read_json(path)
     if any(name.startswith("fast_videos_per_s") for name in metrics):  # the ratio of one run, or none
         before["metrics"].pop("two_gpu_speedup", None)
     commands = list(dict.fromkeys([*filter(None, before["command"].split(" && ")), command]))

@@ -12,7 +12,7 @@ class FusibleAttnProcessor:
     """The attention of diffusers' WanAttnProcessor, the same numbers; text to video only.
 
     Its rotation writes every other column of an empty tensor. Compiled with the norm before it, that one
-    kernel took 30 % of a training step on an H100 (docs/decisions.md); here it only reads.
+    kernel took 30 % of a training step on an H100 (docs/lab/2026-11.md); here it only reads.
     """
 
     def __call__(

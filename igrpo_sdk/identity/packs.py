@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from igrpo_sdk.config import ASSETS
 from igrpo_sdk.errors import DependencyError, HubError, InputError, ResourceError, WeightsError
+from igrpo_sdk.reading import shortened
 
 INSIGHTFACE_PACKS = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")
 SAME_PERSON = 0.4
@@ -147,7 +148,7 @@ def _locate(pack: str | Path) -> Path:
         return Path(_INSIGHTFACE_ROOT).expanduser() / "models" / pack
     known = ", ".join(INSIGHTFACE_PACKS)
     raise InputError(
-        f"pack {str(pack)!r} is no folder: give 'tiny', a folder with a pack's files, or {known}"
+        f"pack {shortened(str(pack))} is no folder: give 'tiny', a folder with a pack's files, or {known}"
     )
 
 
@@ -175,7 +176,7 @@ def _require_provider(device: str) -> None:
     except ImportError as error:
         raise DependencyError(f"onnxruntime cannot be imported ({error}): {_REMEDY}") from None
     if device not in _PROVIDERS:
-        raise InputError(f"device {device!r}: use 'cpu' or 'cuda'")
+        raise InputError(f"device {shortened(device)}: use 'cpu' or 'cuda'")
     if _PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise ResourceError(
             f"device {device!r}: this onnxruntime lacks {_PROVIDERS[device]}; "

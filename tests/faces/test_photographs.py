@@ -19,6 +19,7 @@ from igrpo_sdk.training.evaluation.judge import Judge, JudgedFrame
 
 Frames = NDArray[np.uint8]
 TILE = 160  # pixels of a face with some room
+SHRUNK = 0.7
 
 
 def shipped(package: str, *parts: str) -> Image.Image:
@@ -41,9 +42,10 @@ def judge() -> Judge:
 
 @pytest.fixture(scope="module")
 def group(judge: Judge) -> tuple[Image.Image, JudgedFrame]:
-    """The group photograph and what the judge sees in it: six seconds."""
+    """The group photograph, and what the judge sees in it at 0.7 of its size, in half the time."""
     picture = shipped("insightface", "data", "images", "t1.jpg")
-    return picture, judge.look(np.asarray(picture)[None])[0]
+    smaller = picture.resize((round(SHRUNK * picture.width), round(SHRUNK * picture.height)))
+    return picture, judge.look(np.asarray(smaller)[None])[0]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def tiles(group: tuple[Image.Image, JudgedFrame]) -> Image.Image:
     picture, seen = group
     sheet = Image.new("RGB", (3 * TILE, 2 * TILE))
     for k, face in enumerate(seen.faces):
-        x, y = (round(c) for c in face.centre)
+        x, y = (round(c / SHRUNK) for c in face.centre)
         half = TILE // 2
         part = picture.crop((x - half, y - half, x + half, y + half))
         sheet.paste(part, (k % 3 * TILE, k // 3 * TILE))

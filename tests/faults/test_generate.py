@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nursery import Nursery, run
 from PIL import Image
 
 from igrpo_sdk import IdentityVideo
@@ -175,11 +174,13 @@ sys.exit(main())
 """
 
 
-def test_s17_an_interrupt_while_sampling(folder: Path, tiny_directory: Path) -> None:
+def test_s17_an_interrupt_while_sampling(
+    nursery: Nursery, folder: Path, tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     before = sorted(os.listdir(folder))
-    command = [sys.executable, "-c", INTERRUPTED, "generate", str(folder / "ann.png"), "--prompt", PROMPT]
+    command = ["-c", INTERRUPTED, "generate", str(folder / "ann.png"), "--prompt", PROMPT]
     command += ["--model", str(tiny_directory), "--steps", "1000", "-o", str(folder / "out.mp4")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    result = run(nursery, command, tmp_path_factory.mktemp("said"))
     assert result.returncode == 130, result
     assert result.stderr == "igrpo: interrupted; no unfinished file was left\n"
     assert sorted(os.listdir(folder)) == before

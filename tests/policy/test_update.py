@@ -364,7 +364,7 @@ def test_motion_is_held(monkeypatch: pytest.MonkeyPatch, in_faces: bool) -> None
         toy.adapter_use = AdapterUse((0.0, 0.4), guidance)  # where noise moves little
         optimizer = torch.optim.Adam(toy.transformer.parameters(), lr=0.05)
         teacher = learner(toy, method="awm", motion=1.0, motion_gain=0.1, draws=3)
-        for _ in range(300):
+        for _ in range(150):
             optimizer.zero_grad()
             sums = Sums()
             teacher.matching(chunk, range(8), torch.zeros(8), 24, sums, faces if in_faces else None)

@@ -31,5 +31,5 @@ class Held(Say):
 
     def _wait(self, rollouts: Sequence[Rollout]) -> Scores:
         self.inside.set()
-        self.go.wait(20)
+        self.go.wait(250)
         return [0.0] * len(rollouts)
