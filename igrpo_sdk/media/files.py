@@ -145,7 +145,7 @@ def directory_whole(target: Path, overwrite: bool) -> Iterator[Path]:
     if target.exists() and not (overwrite and target.is_dir()):
         raise InputError(f"directory {shortened(str(target))}: exists already; choose another")
     names: list[Path] = []
-    held = None
+    held, placed = None, False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
@@ -155,6 +155,7 @@ def directory_whole(target: Path, overwrite: bool) -> Iterator[Path]:
         for path in (*partial.rglob("*"), partial):
             flush(path)
         _take_place(partial, target, overwrite, names)
+        placed = True
         flush(target.parent)
     except OSError as error:
         if not overwrite and target.exists():
@@ -164,7 +165,7 @@ def directory_whole(target: Path, overwrite: bool) -> Iterator[Path]:
         raise ResourceError(f"directory {shortened(str(target))}: could not be written ({error})") from error
     finally:
         for name in reversed(names):
-            if name.name.endswith(f".old{PARTIAL}") and not target.exists():
+            if not placed and name.name.endswith(f".old{PARTIAL}") and not target.exists():
                 with suppress(OSError):
                     name.rename(target)
             shutil.rmtree(name, ignore_errors=True)
@@ -182,9 +183,11 @@ def _take_place(partial: Path, target: Path, overwrite: bool, names: list[Path])
         try:
             partial.rename(target)
             return
-        except OSError:
-            if not (overwrite and target.exists()) or trial == _TRIES - 1:
+        except OSError as error:
+            taken = error.errno in (errno.EEXIST, errno.ENOTEMPTY)
+            if not (overwrite and taken) or trial == _TRIES - 1:
                 raise
+            time.sleep(0.001 * trial)
 
 
 def sweep(folder: Path) -> None:

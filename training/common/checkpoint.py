@@ -7,13 +7,13 @@ which the next save removes. Processes that save into one folder at once all suc
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import re
 import shutil
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,7 @@ def save(root: Path, step: int, parts: Mapping[str, Any], keep: int = 2) -> Path
             manifest = json.dumps({"step": step, "sha256": hashes}, indent=1)
             (partial / _MANIFEST).write_text(manifest, "utf-8")
         for old in [path for path in list_checkpoints(root) if path.name <= final.name][:-keep]:
-            with suppress(FileNotFoundError):  # another process removes it too
-                shutil.rmtree(old)
+            _remove(old)
     except OSError as error:
         raise ResourceError(f"checkpoint {final} could not be written: {error}") from error
     return final
@@ -86,6 +85,15 @@ def load(path: Path) -> Checkpoint:
         except Exception as error:  # torch has many: of an empty file, of a pickle that it does not trust
             raise WeightsError(f"checkpoint file {file} cannot be read: {shortened(str(error))}") from None
     return Checkpoint(path, step, parts)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, which another process may be removing or writing again."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _contents(manifest: Any) -> tuple[int, dict[str, str]]:
