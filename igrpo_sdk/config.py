@@ -166,7 +166,8 @@ class Preset:
     draws, if one is shipped. `adapter`: the model's own aligned adapter, a Hub repository or a directory
     relative to the package's assets; what `adapter="default"` loads. `words`: all that the model was trained
     on, in lower case; none where it was trained on open text. `domain`: what the model knows and does not,
-    for its users.
+    for its users. `base`: of a model that is published in a format of its own, the model whose VAE and text
+    encoder it shares (`igrpo convert`).
     """
 
     name: str
@@ -189,6 +190,7 @@ class Preset:
     image_guidance_scale: float | None = None
     words: tuple[str, ...] = ()
     domain: str = ""
+    base: str | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""

@@ -26,11 +26,11 @@ MAX_FUNCTION, MAX_FUNCTION_P90, MAX_FILE = 80, 25, 400
 SDK_LAYERS = (
     ("errors",),
     ("reading",),
-    ("flow", "config", "provenance", "naming", "seeds", "media.srgb", "media.container", "media.playback"),
-    ("references", "media.files", "media.decoding", "acceleration"),
+    ("flow", "config", "provenance", "naming", "seeds", "media.srgb"),
+    ("references", "media", "acceleration"),
     ("hub.locate",),
     ("backbones", "identity"),
-    ("media",),  # a video may hold the report of its identities
+    ("media.video",),  # a video may hold the report of its identities
     ("adapters", "qwen"),
     ("sampling", "refinement", "comparison", "hub"),
     ("inputs", "replaying"),

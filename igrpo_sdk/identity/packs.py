@@ -16,7 +16,6 @@ insightface fails with bare assertions and with attributes that are missing; her
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 import zlib
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 from igrpo_sdk.config import ASSETS
 from igrpo_sdk.errors import DependencyError, HubError, InputError, ResourceError, WeightsError
-from igrpo_sdk.reading import shortened
+from igrpo_sdk.reading import read_json, shortened
 
 INSIGHTFACE_PACKS = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")
 SAME_PERSON = 0.4
@@ -104,7 +103,7 @@ def read_settings(folder: Path) -> Settings:
     if not file.is_file():
         return Settings(folder.name)
     try:
-        given = json.loads(file.read_text("utf-8"))
+        given = read_json(file, "pack")
         size, mean = given.get("input_size"), given.get("mean")
         settings = Settings(
             str(given.get("name", folder.name)),

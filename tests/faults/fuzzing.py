@@ -482,9 +482,8 @@ def adapters(folder: Path) -> Feed:
                 alpha = torch.tensor(rng.choice((2.0, 0.7, 0.0, -1.0, float("nan"), 1e30)))
                 made[key.partition(".lora_")[0] + ".alpha"] = alpha.to(getattr(torch, rng.choice(types)))
             elif way == 5:
-                made[rng.choice(("x", "", "\x1b", "a" * 3000, f"{modules[0]}.diff_b", key + ".x"))] = made[
-                    key
-                ]
+                strange = ("x", "", "\x1b", "a" * 3000, f"{modules[0]}.diff_b", key + ".x")
+                made[rng.choice(strange)] = made[key].clone()
             else:
                 kind = getattr(torch, rng.choice(types[:5]))
                 made = {name: tensor.to(kind) for name, tensor in made.items()}

@@ -24,7 +24,7 @@ import torch
 from igrpo_sdk.config import check_whole
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from igrpo_sdk.media.files import PARTIAL, directory_whole, file_hash
-from igrpo_sdk.reading import read_json, shortened
+from igrpo_sdk.reading import probe, read_json, shortened
 
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST = 2**20
@@ -76,7 +76,7 @@ def load(path: Path) -> Checkpoint:
     parts: dict[str, Any] = {}
     for name, expected in hashes.items():
         file = path / name
-        if not file.is_file() or file_hash(file) != expected:
+        if probe(file, "checkpoint file") != "file" or file_hash(file) != expected:
             raise WeightsError(
                 f"checkpoint file {file} is missing or damaged: resume from an older checkpoint"
             )
