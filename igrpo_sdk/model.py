@@ -141,8 +141,8 @@ class Model:
             self.adapter = None
 
     def _put(self, file: AdapterFile, scale: float) -> None:
-        """Check an adapter that has been read, and put it in place of the one that is loaded, which on any error
-        stays.
+        """Check an adapter that has been read, and put it in place of the one that is loaded, which stays on
+        any error.
         """
         with self._lock:
             with self.adapter.unfused() if self.adapter else nullcontext():  # the base's weights are checked

@@ -162,8 +162,8 @@ class AdapterInfo:
         order = backbone.reference_order
         if self.reference_order != order:
             raise WeightsError(
-                f"adapter {name}: trained with references in {shortened(self.reference_order)} order; {preset.name}"
-                f" has {order!r} order: use another adapter"
+                f"adapter {name}: trained with references in {shortened(self.reference_order)} order; "
+                f"{preset.name} has {order!r} order: use another adapter"
             )
         made: tuple[str | None, ...]
         used: tuple[str | None, ...]

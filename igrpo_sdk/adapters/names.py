@@ -2,7 +2,7 @@
 
     base_model.model.blocks.0.attn1.to_q.lora_A.weight       PEFT
     transformer.blocks.0.attn1.to_q.lora_A.weight            diffusers, SimpleTuner
-    diffusion_model.blocks.0.self_attn.q.lora_down.weight    ComfyUI, AI Toolkit, diffusion-pipe; `.alpha` in some
+    diffusion_model.blocks.0.self_attn.q.lora_down.weight    ComfyUI, AI Toolkit, diffusion-pipe
     pipe.dit.blocks.0.self_attn.q.lora_A.default.weight      DiffSynth; its VACE is `pipe.vace`
     lora_unet_blocks_0_self_attn_q.lora_down.weight          kohya, musubi; always with `.alpha`
     blocks.0.self_attn.q.lora_A.weight                       a state dict of the model alone
@@ -115,16 +115,16 @@ def find_naming(name: str, keys: Collection[str]) -> tuple[str, Naming]:
             return "", "bare"
         known = ", ".join(f"{prefix}*" for prefix in _PREFIXES)
         raise WeightsError(
-            f"adapter {name}: tensor {shortened(min(strange))} has no known name; known are {known}, and names "
-            "of Wan's modules alone, such as blocks.0.*"
+            f"adapter {name}: tensor {shortened(min(strange))} has no known name; known are {known}, and "
+            "names of Wan's modules alone, such as blocks.0.*"
         )
     naming = _PREFIXES[prefix]
     family = tuple(one for one in _PREFIXES if naming == "diffsynth" == _PREFIXES[one]) or (prefix,)
     others = [key for key in keys if not key.startswith(family)]
     if others:
         raise WeightsError(
-            f"adapter {name}: besides {prefix}* it holds {len(others)} tensors such as {shortened(others[0])},"
-            " which could not be used; give a LoRA of the video transformer alone"
+            f"adapter {name}: besides {prefix}* it holds {len(others)} tensors such as "
+            f"{shortened(others[0])}, which could not be used; give a LoRA of the video transformer alone"
         )
     return prefix, naming
 
@@ -136,8 +136,8 @@ def parse_key(name: str, key: str, prefix: str, naming: Naming) -> Key:
     match = _KEY.fullmatch(key.removeprefix(prefix))
     if match is None:
         raise WeightsError(
-            f"adapter {name}: tensor {shortened(key)} is no part of a plain LoRA (lora_A, lora_B, alpha); DoRA,"
-            " biases, and differences of whole weights cannot be loaded"
+            f"adapter {name}: tensor {shortened(key)} is no part of a plain LoRA (lora_A, lora_B, alpha); "
+            "DoRA, biases, and differences of whole weights cannot be loaded"
         )
     module = match["module"]
     if naming == "kohya":

@@ -19,7 +19,7 @@ from igrpo_sdk.reading import shortened
 __all__ = ["Pattern", "Steps"]
 
 MAX_LENGTH = 20_000
-"""Longest expression, in characters: a list of all modules of a model of 14 billion parameters has as many."""
+"""Longest expression, in characters: a list of all modules of a large model has about as many."""
 MAX_STATES = 40_000
 MAX_STEPS = 3_000_000
 """Most steps for all matches of a file: some seconds."""
@@ -244,6 +244,6 @@ class Pattern:
 
     def _refused(self, why: str) -> InputError:
         return InputError(
-            f"pattern {shortened(self._whole)}: {why} at character {self._at + 1}, which is not read; name the"
-            " modules in full"
+            f"pattern {shortened(self._whole)}: {why} at character {self._at + 1}, which is not read; "
+            "name the modules in full"
         )

@@ -33,7 +33,7 @@ MAX_TENSORS = 2**14
 MAX_BYTES = 64 * 2**30
 
 _TYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
-"""What safetensors calls the types of weights that are read; float8 becomes bfloat16, which holds all of it."""
+"""Types of weights that are read, as safetensors calls them. float8 becomes bfloat16, which holds all."""
 _ALPHA_TYPES = {*_TYPES, "I64", "I32", "I16", "I8", "U8"}
 # How files begin that are called .safetensors and are none.
 _OTHERS = {
@@ -71,8 +71,8 @@ class AdapterFile:
 def read_adapter(source: str | os.PathLike[str], revision: str | None = None) -> AdapterFile:
     """Read an adapter: a directory, a .safetensors file, or a Hub repository at a `revision`.
 
-    A path is looked for on this machine before the Hub is asked; "owner/name/FILE.safetensors" is one file of a
-    repository. Raises `InputError` for a source that is nothing, `WeightsError` for files that are missing,
+    A path is looked for on this machine before the Hub is asked; "owner/name/FILE.safetensors" is one file of
+    a repository. Raises `InputError` for a source that is nothing, `WeightsError` for files that are missing,
     damaged or no plain LoRA, `HubError` when a repository cannot be had.
     """
     path, name = _find(source, revision)
@@ -147,7 +147,7 @@ def _find_here(path: Path) -> tuple[Path, str]:
 
 
 def _find_there(repository: Repository, file: str | None) -> tuple[Path, str]:
-    """(file of weights, name) of a repository, and nothing else of it is downloaded but what lies beside it."""
+    """(file of weights, name) of a repository; only it and what is said of it beside it is downloaded."""
     names = [name for name in file_names(repository, "adapter") if name.endswith(_SUFFIX)]
     if file is None:
         top = [name for name in names if "/" not in name]
@@ -198,7 +198,8 @@ def _read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, s
     for key, kind in types.items():
         if kind not in (_ALPHA_TYPES if key.endswith("alpha") else _TYPES):
             raise WeightsError(
-                f"adapter {name}: {shortened(key)} is of type {shortened(kind)}; weights are floating-point numbers"
+                f"adapter {name}: {shortened(key)} is of type {shortened(kind)}; weights are "
+                "floating-point numbers"
             )
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""What an adapter says of itself beside its tensors: PEFT's settings, the head of its file, and so its alphas.
+"""What an adapter says of itself beside its tensors: PEFT's settings, the head of its file; and its alphas.
 
 Settings come from others: every value is checked before it is used, and patterns are matched in linear time.
 """
@@ -41,7 +41,7 @@ _NOT_PLAIN = (
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _PLAIN = re.compile(r"\^?[\w.-]+", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,20})?(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
-# What trainers call alpha in the head, of their own or in a namespace. kohya's says the rank by 0, None, Dynamic.
+# What trainers call alpha in the head, alone or in a namespace. kohya's 0 and None mean the rank.
 _ALPHAS = ("lora_alpha", "network_alpha", "alpha", "ss_network_alpha")
 _RANKS = ("r", "lora_rank", "rank", "network_dim", "ss_network_dim")
 _NAMESPACES = ("", "transformer", "diffusion_model", "unet")
@@ -51,8 +51,8 @@ _NAMESPACES = ("", "transformer", "diffusion_model", "unet")
 
 
 def read_config(name: str, path: Path, header: Mapping[str, str], prefix: str) -> dict[str, Any] | None:
-    """PEFT's settings: from the head of the file of weights, or else from `adapter_config.json` beside it; None
-    without any. The latter belongs to a file with PEFT's names, and to one that is alone in its folder.
+    """PEFT's settings: from the head of the file of weights, or else from `adapter_config.json` beside it;
+    None without any. The latter belongs to a file with PEFT's names, and to one that is alone in its folder.
 
     Raises `WeightsError` for settings that are damaged, or of something else than plain LoRA.
     """
@@ -144,8 +144,8 @@ def _check_positive(name: str, value: object) -> None:
     """Raise `InputError` for what is no number that a rank or an alpha can be."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_ALPHA:
         raise InputError(
-            f"{name}: {shortened(value)}; r and lora_alpha, and those of patterns, must be numbers above 0, at"
-            f" most {MAX_ALPHA:,.0f}"
+            f"{name}: {shortened(value)}; r and lora_alpha, and those of patterns, must be numbers above 0, "
+            f"at most {MAX_ALPHA:,.0f}"
         )
 
 
@@ -210,8 +210,8 @@ def _listed(names: str | list[str], steps: Steps) -> Callable[[str], bool]:
 
 @dataclass(frozen=True)
 class Header:
-    """What trainers write into the head of the file: alpha and rank, None where they are not said, and whether
-    the scale is alpha / sqrt(r).
+    """What trainers write into the head of the file: alpha and rank, None where they are not said, and
+    whether the scale is alpha / sqrt(r).
     """
 
     alpha: float | None = None
@@ -220,7 +220,7 @@ class Header:
 
 
 def read_header(name: str, header: Mapping[str, str]) -> Header:
-    """Read the head of a safetensors file; `WeightsError` for an alpha that is none, and for two that differ."""
+    """Read the head of a safetensors file; `WeightsError` for an alpha that is none, or two that differ."""
     alphas = _said(name, header, _ALPHAS)
     ranks = _said(name, header, _RANKS)
     if len(set(alphas.values())) > 1:
@@ -268,9 +268,9 @@ def find_alphas(
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """The alpha of each module of a rank, and what the user should know of it.
 
-    It is said by PEFT's settings, by tensors `given` of one number each, or in the head; where two say it they
-    must agree as far as the tensor is precise, except that a tensor, which says more, comes before the head.
-    Where nothing says it, it is the rank, as in diffusers. Raises `WeightsError`.
+    It is said by PEFT's settings, by tensors `given` of one number each, or in the head; where two say it
+    they must agree as far as the tensor is precise, except that a tensor, which says more, comes before the
+    head. Where nothing says it, it is the rank, as in diffusers. Raises `WeightsError`.
     """
     tensors = {module: _number(name, module, tensor) for module, tensor in given.items()}
     if config is None:
@@ -278,8 +278,8 @@ def find_alphas(
         return alphas, _told(name, ranks, given, header)
     if header.alpha is not None and header.alpha != float(config["lora_alpha"]):
         raise WeightsError(
-            f"adapter {name}: alpha is {header.alpha:g} in its head, {config['lora_alpha']} in its settings; use"
-            " another"
+            f"adapter {name}: alpha is {header.alpha:g} in its head, {config['lora_alpha']} in its settings; "
+            "use another"
         )
     try:
         return _of_config(name, ranks, config, given), ()
@@ -319,7 +319,7 @@ def _of_header(header: Header, rank: int) -> float:
 def _told(
     name: str, ranks: Mapping[str, int], given: Mapping[str, Tensor], header: Header
 ) -> tuple[str, ...]:
-    """What the user of an adapter without settings should know; `WeightsError` where the head is of another."""
+    """What the user of an adapter without settings should know; `WeightsError` for another one's head."""
     if header.alpha is None:
         if given.keys() >= ranks.keys():
             return ()

@@ -123,8 +123,8 @@ def check_fit(transformer: Any, file: AdapterFile) -> None:
         for part in (a, b):
             if not torch.isfinite(part.to(weight.dtype)).all():
                 raise WeightsError(
-                    f"adapter {file.name}: {module} holds numbers that {weight.dtype} cannot hold; load the model in"
-                    f" {part.dtype}"
+                    f"adapter {file.name}: {module} holds numbers that {weight.dtype} cannot hold; "
+                    f"load the model in {part.dtype}"
                 )
     if file.config is None:
         return

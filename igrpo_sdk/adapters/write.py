@@ -56,8 +56,8 @@ def write_adapter(
 
 
 def _sorted(data: bytes) -> bytes:
-    """A safetensors file with its head in order: safetensors' own order of what the head says varies by process,
-    and equal adapters shall be equal bytes.
+    """A safetensors file with its head in order: safetensors' own order of what the head says varies by
+    process, and equal adapters shall be equal bytes.
     """
     length = int.from_bytes(data[:8], "little")
     head = json.loads(data[8 : 8 + length])

@@ -68,7 +68,7 @@ def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path | 
 
 
 def split_file(text: str, revision: str | None = None) -> tuple[Repository, str] | None:
-    """(repository, file) of "owner/name/path/of/file.suffix", also with a revision behind; None for other texts.
+    """(repository, file) of "owner/name/path/of/file.suffix", also with a revision behind; else None.
 
     Raises InputError for two revisions that differ.
     """

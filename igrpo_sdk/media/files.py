@@ -6,9 +6,9 @@ leaves the temporary name behind: `.NAME.XXXXXXXX.partial` and, of a file, its s
 just being replaced is then called `.NAME.XXXXXXXX.old.partial`.
 
 Who writes next to the same folder sweeps what was left. Whether somebody still writes a temporary file or
-directory is told by a lock (flock) that its writer holds, and that the system gives up with the process; a disk
-without locks tells nothing, and there a day must have passed. An old directory is given its name back if
-nothing has taken its place. Several writers of one target all succeed, and the last one's stays.
+directory is told by a lock (flock) that its writer holds, and that the system gives up with the process; a
+disk without locks tells nothing, and there a day must have passed. An old directory is given its name back
+if nothing has taken its place. Several writers of one target all succeed, and the last one's stays.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.media.decoding import SUFFIXES
 from igrpo_sdk.reading import shortened
 
+fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 __all__ = [
     "PARTIAL",
@@ -191,8 +192,8 @@ def _take_place(partial: Path, target: Path, overwrite: bool, names: list[Path])
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files and directories of ours that a process left in a folder when it was killed, as
-    far as the system lets one. What another process still writes stays.
+    """Remove the temporary files and directories of ours that a process left in a folder when it was killed,
+    as far as the system lets one. What another process still writes stays.
     """
     with suppress(OSError):
         names = [name for name in os.listdir(folder) if name.startswith(".") and PARTIAL in name]

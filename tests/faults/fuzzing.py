@@ -370,7 +370,7 @@ def presets(folder: Path) -> Feed:
 
 
 def adapters(folder: Path) -> Feed:
-    """Files of LoRAs under all kinds of names, their heads, settings and information; read, checked, put in."""
+    """LoRAs under all kinds of names, their heads, settings and information: read, checked, put in."""
     import torch
     from diffusers import WanVACETransformer3DModel
     from safetensors.torch import save

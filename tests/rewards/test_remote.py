@@ -350,7 +350,7 @@ def test_who_falls_silent_is_let_go_and_keeps_no_room(grey: Grey, monkeypatch: p
 
 
 def test_slow_clients_keep_nobody_waiting(grey: Grey, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However they trickle: only a complete request takes a place in the queue, and all must be there in time."""
+    """However they trickle: only a complete request takes a place, and all must be there in time."""
     monkeypatch.setattr(server_module, "_READING", 1.5)
     monkeypatch.setattr(server_module, "_DRAINING", 0.5)
     head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"

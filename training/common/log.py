@@ -31,8 +31,8 @@ class MetricLog:
         """Write numbers or words under a name, and show them; returns those that were written.
 
         step: optimiser steps done. elapsed: seconds of the run so far. values: what is not finite is left
-        out, as JSON has no word for it. Raises ResourceError when the disk does not take the row, of which then
-        nothing is in the file.
+        out, as JSON has no word for it. Raises ResourceError when the disk does not take the row, of which
+        then nothing is in the file.
         """
         kept = {k: v for k, v in values.items() if not (isinstance(v, float) and not math.isfinite(v))}
         row = {"event": name, "step": step, "elapsed": round(elapsed, 2), **kept}

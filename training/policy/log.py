@@ -104,12 +104,12 @@ class PolicyLog:
 
 
 class _Board:
-    """A file of TensorBoard, written by the thread that logs. tensorboardX's own writer has a thread, which on a
-    full disk prints a traceback, dies, and lets the next caller wait for ever.
+    """A file of TensorBoard, written by the thread that logs. tensorboardX's own writer has a thread, which
+    on a full disk prints a traceback, dies, and lets the next caller wait for ever.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises DependencyError without tensorboardX. A folder that takes no file is told, and nothing is shown."""
+        """Raises DependencyError without tensorboardX. Warns of a folder that takes no file."""
         try:
             from tensorboardX import summary
             from tensorboardX.event_file_writer import EventsWriter
@@ -147,7 +147,7 @@ class _Board:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Warn of an error of the system, after which nothing more is shown: the run does not depend on it."""
+        """Warn of an error of the system, after which nothing more is shown; the run goes on."""
         try:
             yield
         except OSError as error:
@@ -155,7 +155,7 @@ class _Board:
             with suppress(Exception):  # or what is buffered would be tried again, and told, at the end
                 file._py_recordio_writer.close()
             warnings.warn(
-                f"TensorBoard's file in {self._folder} could not be written ({error.strerror or error}); the run "
-                "goes on without it, its numbers are in metrics.jsonl",
+                f"TensorBoard's file in {self._folder} could not be written ({error.strerror or error}); "
+                "the run goes on without it, its numbers are in metrics.jsonl",
                 stacklevel=2,
             )
