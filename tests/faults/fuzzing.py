@@ -475,7 +475,7 @@ def adapters(folder: Path) -> Feed:
                     rng.choice(((), (0, 24), (24, 0), (2, 24, 1), (3, 24), (24, 24), (1,)))
                 )
             elif way == 2:
-                made[key] = made[key] * rng.choice((float("nan"), float("inf"), 1e38, 0.0))
+                made[key] = made[key].to(torch.float32) * rng.choice((float("nan"), float("inf"), 1e38, 0.0))
             elif way == 3:
                 made[key] = made[key].to(getattr(torch, rng.choice(types)))
             elif way == 4:

@@ -24,6 +24,7 @@ from rolled import Held, Say
 from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.training.commands import serve_rewards
+from igrpo_sdk.training.rewards import connections
 from igrpo_sdk.training.rewards import server as server_module
 from igrpo_sdk.training.rewards.base import Reward, Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward
@@ -376,7 +377,7 @@ def test_slow_clients_keep_nobody_waiting(grey: Grey, monkeypatch: pytest.Monkey
 
 
 def test_who_never_ends_the_head_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_HEAD", 0.5)
+    monkeypatch.setattr(connections, "_HEAD", 0.5)
     with serving(Say(groups)) as server:
         for begin in (b"", b"POST /sco", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT"):
             with socket.create_connection((server.host, server.port), 10) as client:

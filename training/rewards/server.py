@@ -19,7 +19,7 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, TypeVar
@@ -39,7 +39,8 @@ try:
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import JSONResponse
     from starlette.requests import ClientDisconnect
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    from .connections import Held, Memory, Protocol, printable, printable_record
 except ImportError as error:
     reason = f"FastAPI and uvicorn cannot be imported ({error}): pip install 'igrpo-sdk[serve]'"
     raise DependencyError(reason) from None
@@ -49,7 +50,6 @@ __all__ = ["RewardServer", "read_config", "serve"]
 T = TypeVar("T")
 
 _SILENCE = 60.0  # seconds after which a client that sends nothing is let go
-_HEAD = 20.0  # seconds that the head of a request may take
 _READING = 60.0  # seconds that a body may take, and one more for each of
 _RATE = 2**20  # bytes
 _DRAINING = 30.0  # seconds that the rest of a refused request may take
@@ -95,10 +95,10 @@ class RewardServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.host, self.port = self._socket.getsockname()[:2]
         app = _Desk(self.rewards, token, max_body, waiting, patience).app()
-        plain: dict[str, Any] = {"http": _Protocol, "ws": "none", "lifespan": "off", "proxy_headers": False}
+        plain: dict[str, Any] = {"http": Protocol, "ws": "none", "lifespan": "off", "proxy_headers": False}
         self._server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=_STOP, **plain))
         for name in ("uvicorn", "uvicorn.access", "uvicorn.error"):
-            logging.getLogger(name).addFilter(_printable_record)
+            logging.getLogger(name).addFilter(printable_record)
 
     @property
     def url(self) -> str:
@@ -124,93 +124,6 @@ class RewardServer:
         self._socket.close()
 
 
-class _Protocol(H11Protocol):
-    """HTTP of uvicorn, for which a connection may take for ever to send the head of a request."""
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head."""
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        """Go on waiting, or stop."""
-        super().data_received(data)
-        self._wait()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Stop waiting."""
-        super().connection_lost(error)
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _wait(self) -> None:
-        """Let `_HEAD` seconds pass from the first part of a head to the last."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-        elif self._timer is None:
-            self._timer = self.loop.call_later(_HEAD, self._close)
-
-    def _close(self) -> None:
-        self._timer = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-
-
-class _Memory:
-    """The bytes of requests that may be held. What does not fit waits, except for the oldest request that is
-    not complete: so one of them always gets on.
-    """
-
-    def __init__(self, size: int) -> None:
-        """Hold up to `size` bytes."""
-        self._free, self._reading = size, list[object]()
-        self._changed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def request(self) -> AsyncIterator[_Held]:
-        """Room for one request, until the end of the context."""
-        held = _Held(self)
-        self._reading.append(held)
-        try:
-            yield held
-        finally:
-            self._free += held.size
-            await held.complete()
-
-    async def leave(self, held: _Held) -> None:
-        """Reckon no more with a request that is complete, or gone."""
-        with suppress(ValueError):
-            self._reading.remove(held)
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def take(self, held: _Held, size: int) -> None:
-        """Wait until there is room for `size` bytes more."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._free >= size or self._reading[0] is held)
-        self._free -= size
-        held.size += size
-
-
-class _Held:
-    """What one request holds."""
-
-    def __init__(self, memory: _Memory) -> None:
-        self._memory, self.size = memory, 0
-
-    async def take(self, size: int) -> None:
-        """Hold `size` bytes more."""
-        await self._memory.take(self, size)
-
-    async def complete(self) -> None:
-        """All is there: the next one is the oldest."""
-        await self._memory.leave(self)
-
-
 class _Desk:
     """Where requests are taken in: who may ask, how many are held, whose turn it is."""
 
@@ -220,7 +133,7 @@ class _Desk:
         """See `RewardServer`."""
         self.rewards, self.token, self.max_body, self.patience = rewards, token, max_body, patience
         self.room, self.turn = asyncio.BoundedSemaphore(waiting), asyncio.Lock()
-        self.memory = _Memory(waiting * max_body)
+        self.memory = Memory(waiting * max_body)
 
     def app(self) -> FastAPI:
         """The application that uvicorn runs."""
@@ -270,7 +183,7 @@ class _Desk:
                     left -= len(part)
                     if left < 0:
                         break
-        return JSONResponse({"error": _printable(str(error.detail))}, error.status_code)
+        return JSONResponse({"error": printable(str(error.detail))}, error.status_code)
 
     async def _take(self, request: Request, length: int) -> Scores:
         """Read a request, and score it when there is room in the queue."""
@@ -291,7 +204,7 @@ class _Desk:
             finally:
                 self.room.release()
 
-    async def _read(self, request: Request, length: int, held: _Held) -> bytearray:
+    async def _read(self, request: Request, length: int, held: Held) -> bytearray:
         """The body of a request, which must be there in time."""
         seconds = _READING + length / _RATE
         body = bytearray()
@@ -333,19 +246,6 @@ class _Desk:
             raise HTTPException(500, f"{type(error).__name__}: {error}") from error
         finally:
             self.turn.release()
-
-
-def _printable(text: str) -> str:
-    """A text whose characters all can be shown and sent; the others as Python writes them."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
-
-
-def _printable_record(record: logging.LogRecord) -> bool:
-    """Let no line of the log hold what a terminal obeys: parts of it come from the network."""
-    record.msg = _printable(record.msg) if isinstance(record.msg, str) else record.msg
-    if isinstance(record.args, tuple):
-        record.args = tuple(_printable(one) if isinstance(one, str) else one for one in record.args)
-    return True
 
 
 async def _parts(request: Request) -> AsyncIterator[bytes]:
