@@ -50,7 +50,7 @@ def stopped(words: list[str], how: signal.Signals, folder: Path, after: float | 
 
 
 def test_generate_that_is_stopped_anywhere(tiny_directory: Path, tmp_path: Path) -> None:
-    """By SIGTERM, which leaves nothing; by SIGKILL, after which the next run sweeps. The bits stay the same."""
+    """SIGTERM leaves nothing; after SIGKILL the next run sweeps. The bits stay the same."""
     Image.linear_gradient("L").save(tmp_path / "ann.png")
     words, rng, there = command(tiny_directory, tmp_path), random.Random(7), ["ann.png", "out.mp4"]
     begun = time.monotonic()
