@@ -21,6 +21,9 @@ def compare(*references: str, prompt: str, output: Path = Path("out.html"), opti
         output: A page (.html) with both videos, their identity reports and plots, or a video (.mp4, .webm,
             .gif) with the base on the left.
         options: How the videos are made.
+
+    Example:
+        igrpo compare ann.png bob.png --prompt "Two people talk." --seed 7 -o out.html
     """
     from igrpo_sdk.comparison import COMPARISON_SUFFIXES
     from igrpo_sdk.media.files import check_output_path

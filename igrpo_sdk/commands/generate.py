@@ -21,6 +21,9 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
         prompt: Who does what, where.
         output: The file to write: .mp4, .webm or .gif.
         options: How the video is made.
+
+    Example:
+        igrpo generate ann.png bob.png --prompt "Two people talk." -o talk.mp4
     """
     from igrpo_sdk.media.files import check_output_path
 

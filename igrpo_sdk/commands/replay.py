@@ -32,6 +32,9 @@ def replay(
         adapter: Where its adapter is, if it is not the model's own.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
         overwrite: Replace the output file if it exists.
+
+    Example:
+        igrpo replay talk.mp4 --refs ann.png --refs bob.png -o again.mp4
     """
     from igrpo_sdk.media.files import check_output_path
     from igrpo_sdk.media.video import IdentityVideo

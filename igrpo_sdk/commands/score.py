@@ -60,6 +60,9 @@ def score(
         face_index: Which face of each picture is meant, counted from 0 at the left, such as 0,1.
         device: "cpu", or "cuda" with onnxruntime-gpu.
         overwrite: Replace the plot if it exists.
+
+    Example:
+        igrpo score talk.mp4 --ref ann=ann.png --ref bob=bob.png --plot report.png
     """
     if plot is not None:
         check_output_path(plot, overwrite, PLOT_SUFFIXES)
