@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import statistics
 import subprocess
@@ -57,8 +59,15 @@ def test_every_command_has_help(entry: metadata.EntryPoint, capsys: pytest.Captu
     assert main([*entry.name.split("."), "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: igrpo {entry.name.replace('.', ' ')}")
-    for option in build_parser(entry.load(), "x")._actions:
+    assert not re.search(r"type:|<class|null|default: |--\w+_", text)
+    parser = build_parser(entry.load(), "x")
+    for option in parser._actions:
         assert option.help, f"{entry.name}: {option.dest} is not documented"
+    # The example at the end can be given.
+    last = text.rstrip().splitlines()[-1]
+    program, *words = shlex.split(last)
+    assert last.startswith(f"  igrpo {entry.name.replace('.', ' ')}") and program == "igrpo"
+    parser.parse_args(words[len(entry.name.split(".")) :])
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,6 +90,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["generate", "a.png"], "required: prompt"),
         (["generate", "a.png", "--prompt", "x", "--seed", "many"], "seed"),
         (["generate", "a.png", "--prompt", "x", "--colour", "red"], "colour"),
+        (["generate", "a.png", "--prompt", "x", "--colour", "red"], "error: no option --colour; see --help"),
+        (["generate", "a.png", "--prompt", "x", "--adaptr_scale=2"], "did you mean --adapter-scale?"),
+        (["generate", "a.png", "--promt", "x"], "no option --promt; did you mean --prompt?"),
         (["generate", "a.png", "--prompt"], "prompt"),
     ],
 )
@@ -263,6 +275,20 @@ def test_the_fields_of_a_dataclass_are_options(capsys: pytest.CaptureFixture[str
     assert (told["size"], told["dry_run"], told["last"]) == ("How large.", "A flag.", "The last.")
 
 
+def test_help_says_in_plain_words_what_an_option_takes() -> None:
+    text = " ".join(build_parser(sample, "sample").format_help().split())
+    for words in (
+        "--text TEXT Some text. (required)",
+        "--mode {a,b} One of two. (by default a)",
+        "--count COUNT A number. (a whole number)",
+        "--folder FOLDER A folder. (a path, by default x)",
+        "--set SET Changes. (may be repeated)",
+        "--dry-run A flag. --debug",
+    ):
+        assert words in text
+    assert "example:" not in text  # it has none
+
+
 @pytest.mark.parametrize(
     "words", [["a"], ["a", "--text", "x", "--mode", "c"], ["a", "--text", "x", "--count", "1.5"]]
 )
@@ -310,7 +336,7 @@ def test_s13_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
         "memory",
         "cpu",
         f"torch {metadata.version('torch')}",
-        "[demo]",
+        "[serve]",
         "[judge]",
         "tiny-vace",
         "pack tiny works; onnxruntime has",

@@ -104,7 +104,7 @@ def parser_of(name: str) -> ArgumentParser:
 def parsed(words: list[str]) -> tuple[str, Namespace]:
     """The command that words name, and what its parser makes of the rest."""
     name = next(parts for parts in LONGEST_FIRST if words[: len(parts)] == parts)
-    spelt = [dispatch._underscored(word) if word.startswith("--") else word for word in words[len(name) :]]
+    spelt = [dispatch._dashed(word) if word.startswith("--") else word for word in words[len(name) :]]
     return ".".join(name), parser_of(".".join(name)).parse_args(spelt)
 
 

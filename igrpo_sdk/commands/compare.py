@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, tell
+from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import InputError
 
@@ -33,13 +33,15 @@ def compare(*references: str, prompt: str, output: Path = Path("out.html"), opti
     if options.adapter == "none":
         raise InputError("adapter: 'none' leaves nothing to compare; give one, or 'default'")
     pipe, settings = options.load()
+    if pipe.preset.domain:
+        print(f"{pipe.preset.name} {pipe.preset.domain}")
     with ProgressBar() as bar:
         comparison = pipe.compare(given, prompt, progress=bar.update, **settings)
     base, aligned = comparison.base, comparison.aligned
     failed = report_on([base, aligned], people, pipe.preset.face_pack)
     comparison.save(target, options.overwrite)
     tell(output, base, comparison.warnings, " each")
-    told = f"not measured: {failed}"
     if base.report and aligned.report:
-        told = f"base {base.report.mean:.2f}, aligned {aligned.report.mean:.2f}"
-    print(f"similarity to the references: {told}")
+        print(similarity({"base": base.report, "aligned": aligned.report}))
+    else:
+        print(f"similarity to the references: not measured: {failed}")

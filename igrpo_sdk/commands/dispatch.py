@@ -4,8 +4,8 @@ A command is a typed function that an installed package names in the entry point
 dot in the name is a space on the command line (`train.world` is `igrpo train world`). Its signature and
 docstring are the parser: a positional-only parameter is one argument and `*args` takes all that follow, a
 `bool` that is False by default is a flag, a list of strings is an option that may be repeated, one of numbers
-takes several, every other parameter is an option, and a dataclass is an option for each of its fields. The
-section `Example:` of the docstring ends its help. Options are shown with dashes; underscores are understood too.
+takes several, every other parameter is an option, and a dataclass is an option for each of its fields. Its
+help ends with the section `Example:` of the docstring. Options have dashes; underscores are understood too.
 Nothing is imported until a command runs, so that `igrpo --help` is quick.
 
 Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted,

@@ -43,6 +43,6 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
     tell(output, video, video.warnings)
     print(f"made in {done - loaded:.1f} s, after {loaded - started:.1f} s of loading")
     if video.report:
-        print(similarity(video.report, pipe.preset.domain))
+        print(similarity({"video": video.report}))
     elif pack is not None and not isinstance(failed, DependencyError):  # `igrpo doctor` tells what is missing
         print(f"similarity to the references: not measured: {failed}")

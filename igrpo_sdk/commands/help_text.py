@@ -1,4 +1,4 @@
-"""How `igrpo COMMAND --help` is worded: plain types, and an example that can be copied. Imports jsonargparse."""
+"""How `igrpo COMMAND --help` is worded: plain types, and an example to copy. Imports jsonargparse."""
 
 from __future__ import annotations
 

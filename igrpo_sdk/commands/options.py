@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,18 +143,20 @@ def report_on(
     return None
 
 
-def similarity(report: IdentityReport, domain: str) -> str:
-    """What a report says of a generated video, in a line.
+def similarity(reports: Mapping[str, IdentityReport]) -> str:
+    """What reports say of generated videos, in a line: of one every person, of several (by name) the means.
 
     That two faces are those of one person is said only where as many heads are seen as people were given.
     """
-    each = ", ".join(f"{person.name} {person.mean:.2f}" for person in report.people)
-    if report.summary()["head_count_error"]:
-        beside = "the number of heads is not that of the people"
-    else:
-        beside = f"the same person from {report.same_person:.2f} up"
-    only = ", for rendered people only" if domain else ""
-    return f"similarity to the references by pack {report.analyzer}{only}: {each} ({beside})"
+    from igrpo_sdk.identity.packs import name_pack
+
+    first, *others = reports.values()
+    told = ", ".join(f"{person.name} {person.mean:.2f}" for person in first.people)
+    if others:
+        told = ", ".join(f"{name} {report.mean:.2f}" for name, report in reports.items())
+    wrong = next((report for report in reports.values() if report.head_count_error), first)
+    beside = f"{wrong.threshold_words}; faces found by {name_pack(first.analyzer)}"
+    return f"similarity to the references: {told} ({beside})"
 
 
 def tell(output: Path, video: IdentityVideo, warnings: Sequence[str], each: str = "") -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from igrpo_sdk.backbones.loading import silence_loaders
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.packs import name_pack
 from igrpo_sdk.media.files import check_output_path, read_json, write_text
 from igrpo_sdk.pipeline import IdentityPipeline
 
@@ -238,7 +239,7 @@ def _facts(
     parts = ", ".join(f"{part} {len(some)}" for part, some in counted.items() if part != ALL)
     facts["suite"] = f"{suite}: {len(counted[ALL])} of {len(cases)} cases" + (f" ({parts})" if parts else "")
     same = lab.analyzer.same_person
-    facts["analyzer"] = f"face pack {lab.analyzer.name} ({lab.analyzer.mark}), one person from {same:.2f} up"
+    facts["analyzer"] = f"{name_pack(lab.analyzer.name)} ({lab.analyzer.mark}), one person from {same:.2f} up"
     facts["judge"] = f"dlib, {lab.judge}" if lab.judge else "left out"
     facts["measured on"] = hardware()
     return facts
