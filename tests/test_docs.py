@@ -201,6 +201,28 @@ def test_results_are_complete_and_finite(path: Path) -> None:
     assert path.stem in tables.TABLES, "numbers that no document shows"
 
 
+def test_the_readme_says_what_an_alignment_costs() -> None:
+    """Steps times videos a step of each recipe times the seconds that one was measured to take."""
+    measured = json.loads((RESULTS / "grpo_cost.json").read_text("utf-8"))["metrics"]
+    text = (ROOT / "README.md").read_text("utf-8")
+    for name in ("fast", "paper"):
+        recipe = read_recipe(f"vace_1_3b_{name}")
+        videos = recipe["steps"] * recipe["update"]["groups"] * recipe["rollout"]["members"]
+        hours = videos * measured[f"{name}_s_per_video"] / 3600
+        assert recipe["steps"] == 500 and f"about {hours:.0f} hours of one" in text
+
+
+def test_the_picture_of_the_readme_is_small() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert 0 < (ROOT / picture).stat().st_size <= 300_000
+
+
+def test_nothing_is_shown_that_is_not_measured_yet() -> None:
+    for path in DOCUMENTS:
+        assert "not measured yet" not in path.read_text("utf-8").lower(), path.name
+
+
 def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
     file = tmp_path / "generate.json"
     numbers = {"seconds": 12.34, "load_seconds": 1.0, "peak_memory_gib": 3.5}

@@ -57,11 +57,9 @@ class VideoOptions:
 
     def load(self) -> tuple[IdentityPipeline, dict[str, Any]]:
         """The pipeline, and what a call of it is given beside references, prompt and progress."""
-        from igrpo_sdk.backbones.loading import silence_loaders
         from igrpo_sdk.pipeline import IdentityPipeline
         from igrpo_sdk.refinement import QwenRefiner
 
-        silence_loaders()
         refiner = (
             None if self.refine is None else QwenRefiner.from_pretrained(self.refine, device=self.device)
         )

@@ -49,10 +49,8 @@ def replay(
     people = load_people(named_pictures(refs))
     match_pictures(recorded, people)
 
-    from igrpo_sdk.backbones.loading import silence_loaders
     from igrpo_sdk.pipeline import IdentityPipeline
 
-    silence_loaders()
     chosen = adapter if recorded.adapter is not None else "none"
     pipe = IdentityPipeline.from_pretrained(model or recorded.model, adapter=chosen, device=device)
     with ProgressBar() as bar:

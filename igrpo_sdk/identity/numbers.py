@@ -143,7 +143,7 @@ class ReportNumbers:
 
     @property
     def threshold_words(self) -> str:
-        """From which similarity two faces are one person's, unless more or fewer heads are seen than people."""
+        """From which similarity two faces are one person's, unless heads are missing or too many."""
         if self.head_count_error:
             return "the number of heads is not that of the people"
         return f"the same person from {self.same_person:.2f} up"

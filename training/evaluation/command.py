@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from igrpo_sdk.backbones.loading import silence_loaders
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
 from igrpo_sdk.identity.packs import name_pack
@@ -130,7 +129,6 @@ def make(systems: Sequence[System], cases: Sequence[Case], device: str, batch: i
     for system in systems:
         if system.rendered:
             render_videos(cases, system.videos)
-    silence_loaders()
     for model in dict.fromkeys(system.model for system in systems if system.model is not None):
         pipe = IdentityPipeline.from_pretrained(model, adapter="none", device=device)
         for system in systems:
