@@ -6,16 +6,17 @@ is rounded. What only a model can know (its strides, its text length) is passed 
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
+import sys
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.reading import read_json, shortened
 
 __all__ = [
     "MAX_SEED",
@@ -26,7 +27,10 @@ __all__ = [
     "Guidance",
     "Preset",
     "SolverName",
+    "check_decay",
     "check_number",
+    "check_numbers",
+    "check_positive",
     "check_prompt",
     "check_seed",
     "check_whole",
@@ -46,6 +50,9 @@ MAX_SEED = 2**32 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
 MAX_VIDEOS = 64
+
+_MAX_PRESET_BYTES = 2**20
+"""Largest file of a preset."""
 
 ASSETS = Path(__file__).parent / "assets"
 """Weights and presets shipped with the package."""
@@ -159,7 +166,8 @@ class Preset:
     draws, if one is shipped. `adapter`: the model's own aligned adapter, a Hub repository or a directory
     relative to the package's assets; what `adapter="default"` loads. `words`: all that the model was trained
     on, in lower case; none where it was trained on open text. `domain`: what the model knows and does not,
-    for its users.
+    for its users. `base`: of a model that is published in a format of its own, the model whose VAE and text
+    encoder it shares (`igrpo convert`).
     """
 
     name: str
@@ -182,18 +190,27 @@ class Preset:
     image_guidance_scale: float | None = None
     words: tuple[str, ...] = ()
     domain: str = ""
+    base: str | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
+        for name in ("name", "negative_prompt", "description", "licence", "domain"):
+            _check_text(name, getattr(self, name))
+        for name in ("face_pack", "adapter", "path", "repo_id", "revision"):
+            if getattr(self, name) is not None:
+                _check_text(name, getattr(self, name))
+        for word in self.words:
+            _check_text("words", word)
         self.generation()
         if self.architecture not in get_args(Architecture):
             known = ", ".join(get_args(Architecture))
-            raise InputError(f"architecture: {self.architecture!r}; use one of {known}")
+            raise InputError(f"architecture: {shortened(self.architecture)}; use one of {known}")
         check_number("flow_shift", self.flow_shift, 0.01, 100.0)
         check_whole("max_references", self.max_references, 1, 16)
         check_whole("max_text_tokens", self.max_text_tokens, 2, 4096)
         if self.solver not in get_args(SolverName):
-            raise InputError(f"solver: {self.solver!r}; use one of {', '.join(get_args(SolverName))}")
+            known = ", ".join(get_args(SolverName))
+            raise InputError(f"solver: {shortened(self.solver)}; use one of {known}")
 
     def generation(
         self, num_videos: int | None = None, **changes: Unpack[GenerationChanges]
@@ -212,23 +229,34 @@ class Preset:
     def load(cls, name: str) -> Preset:
         """A shipped preset by name. Raises `InputError` with the names there are."""
         if name not in preset_names():
-            raise InputError(f"model: no preset {name!r}; there are {', '.join(preset_names())}")
+            raise InputError(f"model: no preset {shortened(name)}; there are {', '.join(preset_names())}")
         return cls.read(ASSETS / "presets" / f"{name}.json")
 
     @classmethod
     def read(cls, path: Path) -> Preset:
         """A preset from a JSON file. Raises `WeightsError` if the file is not one."""
         try:
-            data = json.loads(path.read_text("utf-8"))
-            words = tuple(data.get("words", ()))
-            return cls(**{**data, "geometry": Geometry(**data["geometry"]), "words": words})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise WeightsError(f"preset {path.name}: {error}. Copy the file again") from error
+            data = read_json(path, "preset", _MAX_PRESET_BYTES)
+            if not isinstance(data, dict) or not isinstance(data.get("geometry"), dict):
+                raise InputError("no object with a geometry")
+            words = data.get("words", [])
+            if not isinstance(words, list):
+                raise InputError(f"words: {shortened(words)}; give a list")
+            return cls(**{**data, "geometry": Geometry(**data["geometry"]), "words": tuple(words)})
+        except (InputError, TypeError) as error:  # a TypeError names the field that is unknown or missing
+            why = str(error) if isinstance(error, InputError) else shortened(str(error)).strip("'\"")
+            raise WeightsError(f"preset {shortened(path.name)}: {why}. Copy the file again") from error
 
 
 def preset_names() -> list[str]:
     """Names of the shipped presets."""
     return sorted(path.stem for path in (ASSETS / "presets").glob("*.json"))
+
+
+def _check_text(name: str, value: object) -> None:
+    """Refuse what is not a string."""
+    if not isinstance(value, str):
+        raise InputError(f"{name}: {shortened(value)}; give a string")
 
 
 def check_prompt(name: str, text: object, may_be_empty: bool = False) -> None:
@@ -261,18 +289,48 @@ def draw_seed() -> int:
 def check_whole(name: str, value: object, low: int, high: int | None) -> int:
     """`value` if it is a whole number from `low` to `high`; a bool or a float is not one."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{name}: {value!r}; give a whole number")
+        raise InputError(f"{name}: {shortened(value)}; give a whole number")
     if value < low or (high is not None and value > high):
-        raise InputError(f"{name}: {value}; use {low} " + ("or more" if high is None else f"to {high}"))
+        span = "or more" if high is None else f"to {high}"
+        raise InputError(f"{name}: {shortened(value)}; use {low} {span}")
     return value
 
 
-def check_number(name: str, value: object, low: float, high: float) -> None:
-    """Refuse what is not a finite number from `low` to `high`."""
+def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Refuse what is not a finite number from `low` to `high`, or from `low` on; a bool is none."""
+    span = f"a finite number, {low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+    _check_span(name, value, low, high, span)
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is not a finite number above 0."""
+    _check_span(name, value, math.ulp(0.0), math.inf, "a finite number above 0")
+
+
+def check_decay(name: str, value: object) -> None:
+    """Refuse what is not a number from 0 to below 1: the share of the past that an average keeps."""
+    _check_span(name, value, 0.0, math.nextafter(1.0, 0.0), "0 or more, below 1")
+
+
+def check_numbers(owner: Any, where: str) -> None:
+    """Refuse a dataclass with a number that no setting means: NaN, infinite, or whole and beyond 32 bits.
+
+    `where`: what a recipe calls the group of its fields. Spans that are narrower are for the class to check.
+    """
+    for field in fields(owner):
+        value = getattr(owner, field.name)
+        if isinstance(value, float):
+            _check_span(f"{where}.{field.name}", value, -math.inf, math.inf, "a finite number")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            check_whole(f"{where}.{field.name}", value, -MAX_SEED, MAX_SEED)
+
+
+def _check_span(name: str, value: object, low: float, high: float, span: str) -> None:
+    """Refuse what is not a finite number from `low` to `high`. NaN is in no span; whole ones may be huge."""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InputError(f"{name}: {value!r}; give a number")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise InputError(f"{name}: {value}; use {low:g} to {high:g}")
+        raise InputError(f"{name}: {shortened(value)}; give a number")
+    if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max):
+        raise InputError(f"{name}: {shortened(value)}; use {span}")
 
 
 def _nearest(value: int, step: int, offset: int) -> str:

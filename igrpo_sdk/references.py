@@ -7,6 +7,8 @@ its decoder.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import io
 import os
@@ -23,6 +25,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.naming import check_name
+from igrpo_sdk.reading import shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +39,6 @@ __all__ = [
     "People",
     "Picture",
     "Reference",
-    "fit_on_white",
-    "letterbox",
     "load_people",
 ]
 
@@ -59,7 +60,10 @@ Picture: TypeAlias = "_File | _Pixels | Reference"
 People: TypeAlias = "Sequence[Picture] | Mapping[str, Picture]"
 """One picture of each person, in order, or under the names that prompts and reports call them by."""
 
-_ACCEPTED = "a path, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W] or a Reference"
+_ACCEPTED = (
+    "a path, a data: address, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W]"
+    " or a Reference"
+)
 
 _SRGB = ("sRGB IEC61966-2.1", "sRGB built-in")
 """Descriptions of colour profiles that need no conversion."""
@@ -126,12 +130,17 @@ class Reference:
             return cls._from_bytes(bytes(source), "reference (bytes)", None)
         if isinstance(source, str | os.PathLike):
             path = os.fspath(source)
-            return cls._from_bytes(_read_file(path), f"reference {path!r}", str(path))
+            if isinstance(path, str) and path[:5].lower() == "data:":
+                return cls._from_bytes(_data_address(path), "reference (data: address)", None)
+            return cls._from_bytes(_read_file(path), f"reference {shortened(path)}", str(path))
         torch = sys.modules.get("torch")  # a tensor can only be here if torch has been imported
         if torch is not None and isinstance(source, torch.Tensor):
             source = _tensor_to_array(source)
         if isinstance(source, np.ndarray):
-            return cls._from_pil(_array_to_pil(source), None)
+            if np.ma.is_masked(source):
+                raise InputError("reference (array): some of its pixels are masked. Fill them in")
+            # Of a subclass, such as np.matrix, only the numbers: its own indexing may abort the interpreter.
+            return cls._from_pil(_array_to_pil(np.asarray(source)), None)
         raise InputError(f"reference: {type(source).__name__} is not a picture; give {_ACCEPTED}")
 
     @classmethod
@@ -153,16 +162,20 @@ class Reference:
         """Check the size by the header, decode, and normalise."""
         _check_size(*image.size, name)
         warnings = []
-        # MPO is the ordinary photo of many phones: a JPEG with a second view behind it, not an animation.
-        if getattr(image, "is_animated", False) and image.format != "MPO":
-            warnings.append(f"{name}: an animation; only frame {image.tell() + 1} of it is used")
         try:
+            # MPO is the ordinary photo of many phones: a JPEG with a second view behind it, no animation.
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                warnings.append(f"{name}: an animation; only frame {image.tell() + 1} of it is used")
             image.load()
-        except Exception as error:  # a decoder may raise anything on damaged data
-            raise InputError(f"{name}: damaged or truncated ({error}). Copy or save it again") from error
-        image, upright_warnings = _upright(image, name)
-        image, colour_warnings = _to_srgb(image, name)
-        return cls(np.asarray(image), source, (*warnings, *upright_warnings, *colour_warnings))
+            image, upright_warnings = _upright(image, name)
+            image, colour_warnings = _to_srgb(image, name)
+            pixels = np.asarray(image)
+        except InputError:
+            raise
+        except Exception as error:  # a decoder, and what it leaves in `info`, may raise anything
+            why = shortened(str(error)).strip("'\"")
+            raise InputError(f"{name}: damaged or truncated ({why}). Copy or save it again") from error
+        return cls(pixels, source, (*warnings, *upright_warnings, *colour_warnings))
 
 
 def load_people(people: People) -> tuple[Reference, ...]:
@@ -182,54 +195,9 @@ def load_people(people: People) -> tuple[Reference, ...]:
     return tuple(loaded)
 
 
-def letterbox(reference: Reference, height: int, width: int, spatial_scale: int = 8) -> Tensor:
-    """The reference as the model sees it: whole, centred on a white canvas. float32 [3, height, width] in
-    [-1, 1].
-
-    The same arithmetic as diffusers' `WanVACEPipeline.preprocess_conditions` (0.42): a Lanczos resize down to
-    multiples of `spatial_scale` (the VAE's, pixels per latent; 8 for Wan), then a bilinear resize, up or
-    down, to fit.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    image = Image.fromarray(reference.image)
-    size = (image.width - image.width % spatial_scale, image.height - image.height % spatial_scale)
-    pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS), dtype=np.float32) / 255.0
-    tensor = 2.0 * torch.from_numpy(pixels.transpose(2, 0, 1)).unsqueeze(0) - 1.0
-    scale = min(height / tensor.shape[-2], width / tensor.shape[-1])
-    new_height, new_width = int(tensor.shape[-2] * scale), int(tensor.shape[-1] * scale)
-    resized = F.interpolate(tensor, size=(new_height, new_width), mode="bilinear", align_corners=False)[0]
-    top, left = (height - new_height) // 2, (width - new_width) // 2
-    canvas = torch.ones(3, height, width)
-    canvas[:, top : top + new_height, left : left + new_width] = resized
-    return canvas
-
-
-def fit_on_white(reference: Reference, height: int, width: int) -> Tensor:
-    """The reference whole and as large as fits, up or down, centred on a white canvas. float32 [3, height,
-    width] in [-1, 1].
-
-    The arithmetic of Phantom's released `load_ref_images`: one Lanczos resize of 8-bit pixels, sides rounded
-    down.
-    """
-    import torch
-
-    image = Image.fromarray(reference.image)
-    ratio = image.width / image.height
-    size = (width, int(width / ratio)) if ratio > width / height else (int(height * ratio), height)
-    size = (max(1, size[0]), max(1, size[1]))
-    canvas = Image.new("RGB", (width, height), "white")
-    canvas.paste(
-        image.resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2)
-    )
-    pixels = torch.from_numpy(np.array(canvas, dtype=np.float32).transpose(2, 0, 1))
-    return (pixels / 255.0 - 0.5) / 0.5
-
-
 def _read_file(path: str | bytes) -> bytes:
     """The content of an ordinary file no larger than the limit. A device or a pipe is never opened."""
-    name = f"reference {path!r}"
+    name = f"reference {shortened(path)}"
     if isinstance(path, str) and "://" in path:
         raise InputError(f"{name}: addresses are not fetched. Download the picture first and give its path")
     try:
@@ -246,7 +214,22 @@ def _read_file(path: str | bytes) -> bytes:
     except InputError:
         raise
     except (OSError, ValueError) as error:  # no permission, a name with NUL or one that is too long
-        raise InputError(f"{name}: cannot be read ({error})") from error
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: cannot be read ({why})") from error
+
+
+def _data_address(address: str) -> bytes:
+    """The content of a `data:` address, as a web page holds pictures."""
+    name = "reference (data: address)"
+    header, comma, content = address.partition(",")
+    if not comma or not header.lower().endswith(";base64"):
+        raise InputError(f"{name}: begins {shortened(header, 40)}; only data:...;base64,... is read")
+    if len(content) > MAX_BYTES * 4 // 3 + 4:
+        raise InputError(f"{name}: {len(content):,} characters; at most {MAX_BYTES:,} bytes. Save it smaller")
+    try:
+        return base64.b64decode(content.strip(), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"{name}: no base64 ({error}). Copy it again, whole") from error
 
 
 def _why_not_opened(data: bytes) -> str:
@@ -338,6 +321,10 @@ def _to_srgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
             f"{name}: 32-bit pixels (mode {image.mode}) have no fixed white. Convert it to 8 bit"
         )
     alpha = None
+    unreadable = _has_odd_transparency(image)
+    if unreadable:
+        image = image.copy()
+        del image.info["transparency"]
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
@@ -348,7 +335,22 @@ def _to_srgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
     image = image.convert("RGB")
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    if unreadable:
+        warnings = [*warnings, f"{name}: which colour is transparent cannot be read; taken as opaque"]
     return image, warnings
+
+
+def _has_odd_transparency(image: Image.Image) -> bool:
+    """Whether `info["transparency"]` is there and is none of what the mode of an image can have."""
+    if "transparency" not in image.info:
+        return False
+    try:
+        probe = image.crop((0, 0, 1, 1))
+        probe.info["transparency"] = image.info["transparency"]
+        probe.convert("RGBA")
+    except Exception:  # whatever Pillow makes of it
+        return True
+    return False
 
 
 def _reduce_16_bit(image: Image.Image) -> Image.Image:

@@ -80,9 +80,10 @@ def test_documented_command_lines_are_understood(
     _, program, *words = shlex.split(line)
     monkeypatch.setattr(sys, "argv", [program, *words, "--wrong"])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str((ROOT / program).parent))  # as Python does
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / program), run_name="__main__")
-    complaint = capsys.readouterr().err.splitlines()[-1]
+    complaint = capsys.readouterr().err.splitlines()[-1].removeprefix(f"{Path(program).name}: ")
     assert (stopped.value.code, complaint) == (2, "error: unrecognized arguments: --wrong")
     assert list(tmp_path.iterdir()) == []
 

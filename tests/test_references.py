@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from igrpo_sdk import InputError, Reference
-from igrpo_sdk.references import MAX_BYTES, MIN_SIDE, letterbox
+from igrpo_sdk.backbones.canvas import letterbox
+from igrpo_sdk.references import MAX_BYTES, MIN_SIDE
 
 Pixels = NDArray[np.uint8]
 

@@ -1,6 +1,6 @@
 """Make the judge's mean, training/evaluation/assets/judge_mean.json:
 
-    python examples/benchmarks/judge_mean.py [--people N] [--output FILE]
+    python examples/benchmarks/judge_mean.py [--people 1000] [--output FILE]
 
 The mean of the judge's raw embeddings over people of the training split, half of them close-ups as
 references are, half faces in clips. It takes about a second a person on one core.

@@ -50,6 +50,11 @@ def resolve(model: str | Path, revision: str | None = None) -> tuple[str | Path,
     if isinstance(found, Preset):
         if found.repo_id is not None:
             return found.repo_id, found.revision, found
+        if found.base is not None:
+            raise InputError(
+                f"model: the weights of {found.name} are published in another format; convert them once"
+                f" (igrpo convert FILE DIRECTORY --preset {found.name}), then give the directory"
+            )
         assert found.path is not None
         return _check_directory(ASSETS / found.path), None, found
     if found is not None and found.is_dir():

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Conditioning
+from igrpo_sdk.backbones.canvas import fit_on_white
 from igrpo_sdk.backbones.wan import WanBackbone
 from igrpo_sdk.config import Geometry
-from igrpo_sdk.references import Reference, fit_on_white
+from igrpo_sdk.references import Reference
 
 __all__ = ["PhantomBackbone", "PhantomConditioning"]
 

@@ -124,7 +124,9 @@ def _presets() -> Iterator[tuple[bool, str]]:
             yield False, f"{name}: {error}"
             continue
         aligned = f", aligned by {preset.adapter}" if preset.adapter else ""
-        if preset.path is None:
+        if preset.base is not None:
+            yield True, f"{name}: to be converted from the published weights{aligned}; igrpo convert --help"
+        elif preset.path is None:
             yield True, f"{name}: from the Hub, {preset.repo_id}{aligned}"
         else:
             here = (ASSETS / preset.path / "model_index.json").is_file()

@@ -153,8 +153,8 @@ def similarity(reports: Mapping[str, IdentityReport]) -> str:
     if others:
         told = ", ".join(f"{name} {report.mean:.2f}" for name, report in reports.items())
     wrong = next((report for report in reports.values() if report.head_count_error), first)
-    beside = f"{wrong.threshold_words}; faces found by {name_pack(first.analyzer)}"
-    return f"similarity to the references: {told} ({beside})"
+    by = name_pack(first.analyzer)
+    return f"similarity to the references by {by}: {told} ({wrong.threshold_words})"
 
 
 def tell(output: Path, video: IdentityVideo, warnings: Sequence[str], each: str = "") -> None:

@@ -49,8 +49,8 @@ def score(
     """Measure who is in a video, how much like themselves, and for how long.
 
     Args:
-        video: A .mp4, .webm or .gif file, of any generator. Of a long one every second, fourth, ... frame is
-            measured.
+        video: A .mp4, .mov, .m4v, .webm, .mkv or .gif file, of any program. Of a long one every second,
+            fourth, ... frame is measured.
         ref: A picture of a person to look for; once for each person. A name can stand before it, as in
             ann=ann.jpg.
         json: Print the whole report as JSON instead of a table.
@@ -70,7 +70,7 @@ def score(
     pictures = load_people(named_pictures(ref))
     chosen = None if face_index is None else _numbers(face_index)
     sampled = sample_frames(video)
-    told = []
+    told = [*sampled.warnings]
     if sampled.step > 1:
         told.append(f"{len(sampled.frames)} of {sampled.total} frames are measured, one in {sampled.step}")
     with warnings.catch_warnings(record=True) as caught:

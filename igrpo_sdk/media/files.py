@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from igrpo_sdk import reading
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.media.decoding import SUFFIXES
 
@@ -35,6 +36,8 @@ __all__ = [
     "written_whole",
 ]
 
+MAX_READ = 2**28
+"""Largest file that `read_json` reads: measures of a long video take megabytes."""
 PARTIAL = ".partial"
 """What marks a temporary name."""
 
@@ -149,10 +152,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """What `write_json` wrote; `InputError` when the file is missing or damaged."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    return reading.read_json(path, "file", MAX_READ)
 
 
 def make_folder(target: Path) -> None:

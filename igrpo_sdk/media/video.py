@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.media.decoding import decode_all, exact_scaling
 from igrpo_sdk.media.files import check_output_path, written_whole
+from igrpo_sdk.reading import parse_json
 
 if TYPE_CHECKING:
     from av.filter import Graph
@@ -37,6 +38,8 @@ _CODECS = {
     ".mp4": ("libx264", _H264),
     ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "good", "cpu-used": "3"}),
 }
+_MAX_COMMENT = 2**22
+"""Longest comment of a file that is parsed for settings, in characters."""
 _LARGEST_SIDE = {".mp4": 16384, ".webm": 65534, ".gif": 65535}
 
 
@@ -120,17 +123,18 @@ class IdentityVideo:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> IdentityVideo:
-        """Read the frames of a .mp4, .webm or .gif file, and the settings if `save` wrote it (else they are
-        empty).
+        """Read the frames of a video file (`igrpo_sdk.media.decoding.READABLE`) as a player shows them, and
+        the settings if `save` wrote it (else they are empty).
 
-        Frames come back as the codec kept them: nearly, not exactly, the ones that were saved. Raises
-        `InputError` for a file that is missing, unreadable, without frames, or larger than the limits of
-        `igrpo_sdk.media.decoding`.
+        `warnings` are those that were saved, and what could not be shown as the file says. Frames come back
+        as the codec kept them: nearly, not exactly, the ones that were saved. Raises `InputError` for a file
+        that is missing, unreadable, without frames, or larger than the limits of `igrpo_sdk.media.decoding`.
         """
         decoded = decode_all(path)
         content = _parse_comment(decoded.comment)
         fps = _recorded_rate(content.get("fps", 0), decoded.rate, len(decoded.frames))
-        return cls(decoded.frames, fps, content.get("settings", {}), tuple(content.get("warnings", ())))
+        warnings = (*content.get("warnings", ()), *decoded.warnings)
+        return cls(decoded.frames, fps, content.get("settings", {}), warnings)
 
     def contact_sheet(self, columns: int = 6) -> Image.Image:
         """All frames in one RGB picture, row by row, `columns` side by side; unused places are white."""
@@ -247,13 +251,16 @@ def _insert_gif_comment(path: Path, comment: str) -> None:
 def _parse_comment(comment: str) -> dict[str, Any]:
     """What `IdentityVideo.save` wrote, or an empty dict. The file is not trusted."""
     try:
-        content = json.loads(comment)
-    except (ValueError, RecursionError):
+        content = parse_json(comment, "comment", _MAX_COMMENT, digits=1000, finite=False)
+    except InputError:
         return {}
     if not isinstance(content, dict) or content.get("software") != _SOFTWARE:
         return {}
     kinds = {"fps": int | float, "settings": dict, "warnings": list}
-    return {key: content[key] for key, kind in kinds.items() if isinstance(content.get(key), kind)}
+    known = {key: content[key] for key, kind in kinds.items() if isinstance(content.get(key), kind)}
+    if not all(isinstance(warning, str) for warning in known.get("warnings", ())):
+        del known["warnings"]
+    return known
 
 
 def _recorded_rate(recorded: float, rate: float, count: int) -> float:

@@ -17,9 +17,10 @@ from tiny_phantom import TINY_PHANTOM, tiny_stock_phantom
 from torch import Tensor
 
 from igrpo_sdk import flow
+from igrpo_sdk.backbones.canvas import fit_on_white
 from igrpo_sdk.config import Guidance
 from igrpo_sdk.pipeline import IdentityPipeline
-from igrpo_sdk.references import Reference, fit_on_white
+from igrpo_sdk.references import Reference
 from igrpo_sdk.sampling import draw_noise
 
 PROMPT = "Two people talk in front of a blue wall."

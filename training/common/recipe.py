@@ -7,17 +7,18 @@ kind. Unknown keys, wrong types and bad values are errors, never ignored.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.reading import parse_yaml, probe, read_yaml, shortened
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+QUOTES = "'\""
 T = TypeVar("T")
 
 
@@ -25,7 +26,7 @@ def read_recipe(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """`read_mapping` of a recipe, which says its `kind`; InputError for one that does not."""
     data = read_mapping(recipe, overrides)
     if not isinstance(data.get("kind"), str):
-        raise InputError(f"recipe {recipe} must have a 'kind', a word")
+        raise InputError(f"recipe {shortened(recipe)} must have a 'kind', a word")
     return data
 
 
@@ -36,15 +37,12 @@ def read_mapping(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     that is not `key=value`.
     """
     path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
+    if probe(path, "recipe") != "file":
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise InputError(f"recipe {recipe!r} does not exist: give a YAML file or one of {known}")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"recipe {path} is no readable YAML: {error}") from None
+        raise InputError(f"recipe {shortened(recipe)} does not exist: give a YAML file or one of {known}")
+    data = read_yaml(path, "recipe")
     if not isinstance(data, dict):
-        raise InputError(f"recipe {path} must be a mapping")
+        raise InputError(f"recipe {shortened(str(path))} must be a mapping")
     for override in overrides:
         _apply(data, override)
     return data
@@ -56,7 +54,9 @@ def build(cls: type[T], data: Mapping[str, Any], where: str = "recipe") -> T:
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in names:
-            raise InputError(f"{where}.{key} is unknown: {where} has {', '.join(sorted(names))}")
+            raise InputError(
+                f"{where}.{shortened(key).strip(QUOTES)} is unknown: {where} has {', '.join(sorted(names))}"
+            )
     values = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in data.items()}
     try:
         return cls(**values)
@@ -67,17 +67,14 @@ def build(cls: type[T], data: Mapping[str, Any], where: str = "recipe") -> T:
 def _apply(data: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator or not key:
-        raise InputError(f"override {override!r} must look like key.subkey=value")
+        raise InputError(f"override {shortened(override)} must look like key.subkey=value")
     *parents, last = key.split(".")
     for parent in parents:
         child = data.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise InputError(f"override {override!r}: {parent} is a value, not a group")
+            raise InputError(f"override {shortened(override)}: {shortened(parent)} is a value, not a group")
         data = child
-    try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: {value!r} is no YAML value ({error})") from None
+    data[last] = parse_yaml(value, f"override {shortened(override)}")
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -88,15 +85,15 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return _convert(value, next(a for a in arguments if a is not type(None)), where)
     if origin is typing.Literal:
         if value not in arguments:
-            raise InputError(f"{where}={value!r} must be one of {', '.join(map(repr, arguments))}")
+            raise InputError(f"{where}={shortened(value)} must be one of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise InputError(f"{where}={value!r} must be a list")
+            raise InputError(f"{where}={shortened(value)} must be a list")
         return tuple(_convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise InputError(f"{where}={value!r} must be a group of keys")
+            raise InputError(f"{where}={shortened(value)} must be a group of keys")
         return build(typing.cast(type, hint), value, where)
     return _scalar(value, hint, where)
 
@@ -104,9 +101,14 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 def _scalar(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-3 as a string
+            number = float(value)  # YAML reads 1e-3 as a string
+        except OverflowError:
+            number = math.inf
         except ValueError:
-            pass
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+            raise InputError(f"{where}={shortened(value)} must be of type float") from None
+        if not math.isfinite(number):
+            raise InputError(f"{where}={shortened(value)} must be a finite number")
+        return number
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise InputError(f"{where}={value!r} must be of type {hint.__name__}")
+    raise InputError(f"{where}={shortened(value)} must be of type {hint.__name__}")

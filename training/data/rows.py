@@ -7,7 +7,6 @@ A JSON Lines file, one object a line:
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,16 @@ from typing import Any
 from igrpo_sdk.config import check_prompt, check_seed
 from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.identity.places import PLACES
+from igrpo_sdk.reading import parse_json, probe, read_text, shortened
 
 from ..world.scenes import Scene
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What ids, parts and systems may be called: they become file names and keys."""
+MAX_BYTES = 2**28
+"""Largest file of rows."""
+MAX_LINE = 2**20
+"""Longest row, in characters."""
 FIELDS = ("references", "prompt", "refined_prompt", "plain_prompt", "seed", "part", "places", "id")
 DEFAULT_PART = "all"
 
@@ -48,8 +52,12 @@ class Case:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a JSON Lines file. A newline alone ends one: text in JSON may hold other ends of lines."""
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    """The lines of a JSON Lines file. A newline alone ends one: text in JSON may hold other ends of lines.
+
+    A byte order mark, as Windows writes it, is skipped. Raises InputError for a file that cannot be read, or
+    over `MAX_BYTES`.
+    """
+    return read_text(path, "rows", MAX_BYTES).removesuffix("\n").split("\n")
 
 
 def read_cases(path: Path, refined: bool = False) -> list[Case]:
@@ -61,16 +69,14 @@ def read_cases(path: Path, refined: bool = False) -> list[Case]:
     number of the line), "places" (only where nobody changes places), "plain_prompt" (the prompt),
     "refined_prompt". Raises InputError that names the line.
     """
-    try:
-        lines = read_lines(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(path)!r} cannot be read ({error}); give a JSON Lines file") from None
     cases: dict[str, Case] = {}
-    for number, line in enumerate(lines, 1):
+    file = shortened(str(path))
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
+        content = parse_json(line, f"{file}, line {number}", MAX_LINE)
         try:
-            case = _case(line, number, path.parent)
+            case = _case(content, number, path.parent)
             if refined and case.refined_prompt is None:
                 raise InputError(
                     "refined_prompt: missing; let `igrpo train refine-prompts` write it, or train without"
@@ -78,30 +84,26 @@ def read_cases(path: Path, refined: bool = False) -> list[Case]:
             if case.id.lower() in cases:  # ids name files, also on disks that do not tell case apart
                 raise InputError(f"id: {case.id!r} is taken; give another")
         except IgrpoError as error:
-            raise InputError(f"{str(path)!r}, line {number}: {error}") from None
+            raise InputError(f"{file}, line {number}: {error}") from None
         cases[case.id.lower()] = case
     if not cases:
-        raise InputError(f"{str(path)!r} holds no case; give one a line")
+        raise InputError(f"{file} holds no case; give one a line")
     return list(cases.values())
 
 
-def _case(line: str, number: int, folder: Path) -> Case:
+def _case(content: Any, number: int, folder: Path) -> Case:
     """The case of one line."""
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"no JSON ({error})") from None
     if not isinstance(content, dict) or not {"references", "prompt"} <= set(content) <= set(FIELDS):
         raise InputError(f"give an object with references and prompt; also allowed: {', '.join(FIELDS[2:])}")
     references = content["references"]
     if not isinstance(references, list) or not all(isinstance(name, str) for name in references):
-        raise InputError(f"references: {references!r}; give a list of paths")
+        raise InputError(f"references: {shortened(references)}; give a list of paths")
     if not references:
         raise InputError("references: none given; give one picture of each person")
     files = tuple(folder / name for name in references)
     for file in files:
-        if not file.is_file():
-            raise InputError(f"references: {str(file)!r} is no file")
+        if probe(file, "references") != "file":
+            raise InputError(f"references: {shortened(str(file))} is no file")
     plain: Any = content.get("plain_prompt", content["prompt"])
     check_prompt("prompt", content["prompt"])
     check_prompt("plain_prompt", plain)
@@ -121,7 +123,7 @@ def _case(line: str, number: int, folder: Path) -> Case:
 
 def _name(field: str, value: Any) -> str:
     if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise InputError(f"{field}: {value!r}; use up to 64 letters, digits, '.', '_' and '-'")
+        raise InputError(f"{field}: {shortened(value)}; use up to 64 letters, digits, '.', '_' and '-'")
     return value
 
 
@@ -130,5 +132,7 @@ def _places(value: Any, people: int) -> tuple[str, ...] | None:
         return None
     known = isinstance(value, list) and all(place in PLACES for place in value)
     if not known or len(value) != people or len(set(value)) != people:
-        raise InputError(f"places: {value!r}; give a different one of {', '.join(PLACES)} for each person")
+        raise InputError(
+            f"places: {shortened(value)}; give a different one of {', '.join(PLACES)} for each person"
+        )
     return tuple(value)

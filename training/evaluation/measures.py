@@ -26,7 +26,7 @@ from igrpo_sdk.identity.measuring import measure
 from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.identity.report import SCHEMA as REPORT_SCHEMA
 from igrpo_sdk.identity.report import IdentityReport
-from igrpo_sdk.media.decoding import SUFFIXES, Sampled, sample_frames
+from igrpo_sdk.media.decoding import READABLE, Sampled, sample_frames
 from igrpo_sdk.media.files import read_json, write_json
 from igrpo_sdk.references import Reference
 
@@ -129,7 +129,7 @@ class Lab:
         return file_hash(WEIGHTS)
 
     def measure(self, name: str, cases: Sequence[Case], videos: Path) -> dict[str, str]:
-        """Measure the videos of a system, ID.mp4, .webm or .gif in a folder, that are not measured yet.
+        """Measure the videos of a system, ID.mp4, .mov, .webm, ... in a folder, that are not measured yet.
 
         Returns, for the cases whose video is missing or cannot be read, what is wrong.
         """
@@ -189,7 +189,7 @@ class Lab:
     def _measured(
         self, case: Case, sampled: Sampled, look: list[JudgedFrame] | None, known: Mapping[Path, Any]
     ) -> dict[str, Any]:
-        told = []
+        told = [*sampled.warnings]
         if sampled.step > 1:
             told.append(f"{len(sampled.frames)} of {sampled.total} frames are measured")
         report = measure(
@@ -261,7 +261,7 @@ class Lab:
 
 def video_file(folder: Path, case: Case) -> Path | None:
     """The video of a case in a folder, of any suffix that can be read; None if there is none."""
-    candidates = (folder / f"{case.id}{suffix}" for suffix in SUFFIXES)
+    candidates = (folder / f"{case.id}{suffix}" for suffix in READABLE)
     return next((path for path in candidates if path.is_file()), None)
 
 

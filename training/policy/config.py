@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from igrpo_sdk.adapters.lora import LoraSettings
 from igrpo_sdk.backbones.switching import AdapterUse
-from igrpo_sdk.config import Geometry
+from igrpo_sdk.config import Geometry, check_numbers, check_positive, check_seed, check_whole
 from igrpo_sdk.errors import InputError
 
 from ..common.recipe import build, read_recipe
@@ -30,6 +30,9 @@ __all__ = [
     "read_policy_recipe",
 ]
 
+MAX_GROUPS = 65_536
+"""Most groups of a step."""
+
 
 @dataclass(frozen=True)
 class AdvantageConfig:
@@ -41,6 +44,7 @@ class AdvantageConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        check_numbers(self, "advantage")
         if not (self.std_floor > 0 and self.clip > 0):
             raise InputError(f"{self}: std_floor and clip must be positive")
 
@@ -62,6 +66,8 @@ class UpdateConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        check_numbers(self, "update")
+        check_whole("update.groups", self.groups, 1, MAX_GROUPS)
         if self.updates < 1 or self.groups < 1 or self.groups % self.updates:
             raise InputError(f"update.groups={self.groups} must be a multiple of updates={self.updates}")
         if not (self.learning_rate > 0 and self.clip_norm > 0 and self.weight_decay >= 0):
@@ -104,6 +110,10 @@ class PolicyRecipe:
 
     def __post_init__(self) -> None:
         """Check what the parts do not."""
+        check_numbers(self, "recipe")
+        check_seed(self.seed)
+        if self.max_seconds is not None:
+            check_positive("max_seconds", self.max_seconds)
         if self.steps < 1 or self.checkpoint_every < 1:
             raise InputError(f"steps={self.steps}, checkpoint_every={self.checkpoint_every}: at least 1")
         if self.rollout.same_noise and not self.objective.by_steps:

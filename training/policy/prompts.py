@@ -13,6 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from igrpo_sdk.config import check_whole
 from igrpo_sdk.errors import IgrpoError, InputError, ResourceError
 from igrpo_sdk.references import Reference
 from igrpo_sdk.seeds import dice
@@ -79,6 +80,10 @@ class Prompts(Protocol):
         ...
 
 
+MAX_WORKERS = 256
+"""Most processes that draw prompts."""
+
+
 @dataclass(frozen=True)
 class PromptConfig:
     """Where prompts come from.
@@ -98,6 +103,7 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that are none."""
+        check_whole("prompts.workers", self.workers, -1, MAX_WORKERS)
         if self.workers < 0:
             raise InputError(f"prompts.workers={self.workers} must be at least 0")
         if not self.people or not all(1 <= count <= MAX_PEOPLE for count in self.people):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from igrpo_sdk.backbones.base import Backbone, Conditioning
-from igrpo_sdk.config import GenerationConfig, Preset
+from igrpo_sdk.config import GenerationConfig, Preset, check_numbers
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.flow import NoiseKind
 from igrpo_sdk.sampling import Stochastic, Trajectory, decode, draw_noise, make_solver, sample
@@ -36,6 +36,10 @@ Video = tuple[int, int]
 """(number of the group, member)."""
 
 
+MAX_MEMBERS = 4096
+"""Most videos of a group: all of them are held until their advantages are known."""
+
+
 @dataclass(frozen=True)
 class RolloutConfig:
     """How rollouts are made.
@@ -57,6 +61,9 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         """Refuse groups of one, which have no advantage, and batches that groups do not fit."""
+        check_numbers(self, "rollout")
+        if self.members > MAX_MEMBERS:
+            raise InputError(f"rollout.members={self.members}: at most {MAX_MEMBERS}")
         if self.members < 2:
             raise InputError(f"rollout.members={self.members}: a group needs at least 2")
         if self.batch < 1 or (self.members % self.batch and self.batch % self.members):

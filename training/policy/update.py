@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 from igrpo_sdk import flow
 from igrpo_sdk.backbones.base import Backbone, Conditioning
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
-from igrpo_sdk.config import Guidance
+from igrpo_sdk.config import Guidance, check_numbers
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.sampling import NUM_TRAIN_TIMESTEPS, Transition, draw_noise
 from igrpo_sdk.seeds import step_seed
@@ -67,9 +66,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("face_credit", "motion", "motion_gain", "kl"):
-            if not math.isfinite(getattr(self, name)):
-                raise InputError(f"objective.{name}={getattr(self, name)} must be finite")
+        check_numbers(self, "objective")
         if not 0 < self.clip < 1 or self.kl < 0:
             raise InputError(f"objective.clip={self.clip} must be in (0, 1), kl={self.kl} at least 0")
         if self.draws < 1:

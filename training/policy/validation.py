@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igrpo_sdk.config import check_numbers, check_seed, check_whole
 from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.inputs import check_given
 from igrpo_sdk.pipeline import IdentityPipeline
@@ -30,6 +31,10 @@ __all__ = ["Alarm", "AlarmError", "Evaluated", "EvaluationConfig", "Evaluator", 
 
 class AlarmError(IgrpoError, RuntimeError):
     """A run was stopped: its reward is gamed, or its policy breaks."""
+
+
+MAX_PROMPTS = 65_536
+"""Most prompts of an evaluation: they are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class EvaluationConfig:
         """Check the numbers."""
         if min(self.every, self.count, self.batch) < 1 or self.shown < 0:
             raise InputError(f"{self}: every, count and batch must be at least 1, shown at least 0")
+        check_numbers(self, "evaluation")
+        check_whole("evaluation.count", self.count, 1, MAX_PROMPTS)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class Alarm:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        check_numbers(self, "alarm")
         if self.drop <= 0 or self.patience < 1 or bool(self.reward) != bool(self.guards):
             raise InputError(f"{self}: needs a reward and guards, or neither; drop > 0 and patience >= 1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from igrpo_sdk.config import check_numbers
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.seeds import dice
 
@@ -31,6 +32,7 @@ class Window:
 
     def __post_init__(self) -> None:
         """Refuse windows that hold no steps."""
+        check_numbers(self, "window")
         if self.size < 1 or self.first < 0 or self.first + self.size - 1 > self.last:
             raise InputError(f"{self}: needs size >= 1, first >= 0 and first + size - 1 <= last")
 

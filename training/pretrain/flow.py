@@ -29,7 +29,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.backbones.attention import FusibleAttnProcessor
-from igrpo_sdk.config import Geometry
+from igrpo_sdk.config import Geometry, check_numbers, check_seed
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.flow import interpolate, shift_sigmas, velocity_target
 from igrpo_sdk.seeds import generator
@@ -99,6 +99,7 @@ class FlowLoss:
     """Share of examples with the empty prompt and the references of another example, for guidance."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "loss")
         if not (self.shift > 0 and 0 <= self.drop_text <= 1 and 0 <= self.start <= 1):
             raise InputError(f"{self}: needs shift > 0, and shares drop_text and start in [0, 1]")
 
@@ -136,6 +137,8 @@ class FlowRecipe:
     """Videos made at the end, side by side in `samples.png`; 0 for none."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "recipe")
+        check_seed(self.seed)
         if min(self.batch, self.held_out) < 1 or self.previews < 0:
             raise InputError("batch and held_out must be at least 1, previews at least 0")
 

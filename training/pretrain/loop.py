@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igrpo_sdk.config import check_numbers
 from igrpo_sdk.errors import InputError, NumericsError
 
 from ..common.log import MetricLog
@@ -32,6 +33,7 @@ class Budget:
     """Learning rate at the end, as a share of the peak."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "budget")
         if self.steps < 1 or not 0 <= self.warmup < 1 or not 0 <= self.floor <= 1:
             raise InputError(f"budget {self} needs steps >= 1, 0 <= warmup < 1 and 0 <= floor <= 1")
         if any(seconds is not None and seconds <= 0 for seconds in (self.max_seconds, self.call_seconds)):

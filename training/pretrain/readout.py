@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from igrpo_sdk.config import check_numbers
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES
 
@@ -41,6 +42,7 @@ class ReadoutConfig:
     blocks: tuple[int, ...] = (2, 4)
 
     def __post_init__(self) -> None:
+        check_numbers(self, "readout")
         if self.weight < 0 or not self.blocks or min(self.blocks) < 0:
             raise InputError(f"{self}: weight must not be negative, blocks must be numbers of blocks")
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from igrpo_sdk.acceleration import pick_device
+from igrpo_sdk.config import check_numbers, check_seed
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES
 from igrpo_sdk.seeds import generator, mix
@@ -88,6 +89,8 @@ class TextRecipe:
     batch: int = 512
 
     def __post_init__(self) -> None:
+        check_numbers(self, "recipe")
+        check_seed(self.seed)
         if min(self.captions, self.held_out, self.batch) < 1:
             raise InputError("captions, held_out and batch must be at least 1")
 

@@ -12,6 +12,7 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from igrpo_sdk.config import check_numbers
 from igrpo_sdk.errors import InputError, WeightsError
 from igrpo_sdk.media.files import directory_whole
 
@@ -37,6 +38,7 @@ class Optimisation:
     """Decay of the averaged weights, which are the ones evaluated and kept."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "optimisation")
         if not (self.learning_rate >= 0 and self.weight_decay >= 0 and self.clip_norm > 0):
             raise InputError(f"{self}: needs learning_rate >= 0, weight_decay >= 0 and clip_norm > 0")
         if not (0 <= self.beta2 < 1 and 0 <= self.average < 1):
@@ -52,6 +54,7 @@ class Every:
     checkpoint: int = 1000
 
     def __post_init__(self) -> None:
+        check_numbers(self, "every")
         if min(self.log, self.evaluation, self.checkpoint) < 1:
             raise InputError(f"{self}: every interval must be at least 1 step")
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from igrpo_sdk.acceleration import pick_device
 from igrpo_sdk.backbones.vae import decode_sequence, encode_sequence
-from igrpo_sdk.config import Geometry
+from igrpo_sdk.config import Geometry, check_numbers, check_seed
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.seeds import generator
 
@@ -83,6 +83,9 @@ class VaeLoss:
     """Divergence from a standard normal, mean over latent values. It lets latents carry noise as long as that
     costs little error, which makes the decoder forgiving."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "loss")
+
 
 @dataclass(frozen=True)
 class VaeBatch:
@@ -129,6 +132,8 @@ class VaeRecipe:
     """Clips over which the latents' mean and deviation are taken."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "recipe")
+        check_seed(self.seed)
         if self.stats_clips < 1:
             raise InputError(f"stats_clips={self.stats_clips} must be at least 1")
         whole, cell = self.clip, self.model.spatial_scale

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from igrpo_sdk.acceleration import pick_device
+from igrpo_sdk.config import check_numbers, check_seed
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES
 from igrpo_sdk.seeds import generator, mix
@@ -88,6 +89,8 @@ class ReaderRecipe:
     every: Every = field(default_factory=Every)
 
     def __post_init__(self) -> None:
+        check_numbers(self, "recipe")
+        check_seed(self.seed)
         if self.batch < 1:
             raise InputError(f"batch={self.batch} must be at least 1")
 

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from igrpo_sdk.config import check_numbers
 from igrpo_sdk.errors import FaceError, InputError, ResourceError
 from igrpo_sdk.identity.analyzer import Analyzer, FaceAnalyzer
 from igrpo_sdk.identity.measuring import measure
@@ -51,6 +52,7 @@ class MeasuringConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that are none."""
+        check_numbers(self, "measuring")
         if self.every < 1 or self.workers < 0:
             raise InputError(
                 f"every={self.every}, workers={self.workers}: every must be at least 1, workers at least 0"

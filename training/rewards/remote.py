@@ -14,6 +14,7 @@ from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
 
+from igrpo_sdk.config import check_positive, check_whole
 from igrpo_sdk.errors import InputError
 
 from .base import Rollout, Scores
@@ -133,6 +134,12 @@ class RemoteTerm(Term):
     name: str | None = None
     timeout: float = 300.0
     retries: int = 3
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        check_positive("remote.timeout", self.timeout)
+        check_whole("remote.retries", self.retries, 0, 100)
 
     def called(self, key: str) -> str:
         """Its name here."""

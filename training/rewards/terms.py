@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from igrpo_sdk.acceleration import pick_device
+from igrpo_sdk.config import check_numbers
 from igrpo_sdk.errors import InputError
 
 from .base import Reward
@@ -55,7 +56,8 @@ class Term:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raise InputError for a weight that is negative or not finite."""
+        """Raise InputError for a weight that is negative, and for numbers that are not finite."""
+        check_numbers(self, "rewards")
         if not 0 <= self.weight < math.inf:
             raise InputError(f"weight={self.weight} must be finite and at least 0")
 
