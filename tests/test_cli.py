@@ -324,6 +324,28 @@ def test_s17_an_interrupt_is_130() -> None:
     assert errors == "igrpo: interrupted; no unfinished file was left\n"
 
 
+TERMINATED = (
+    WAITING.replace('sys.exit(run(lambda: wait, "wait", []))', "")
+    + """
+from igrpo_sdk.commands import dispatch
+
+dispatch._dispatch = lambda words: run(lambda: wait, "wait", words)
+sys.exit(dispatch.main([]))
+"""
+)
+
+
+def test_s17_a_request_to_terminate_is_143() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (143, "igrpo: terminated; no unfinished file was left\n")
+
+
 # ---- S13
 
 
