@@ -300,5 +300,5 @@ def _command(options: EvaluationOptions, cases: int) -> str:
     words = [f"--{name}={value}" for name, value in values.items() if value != left_out.get(name)]
     words += [f"--videos={given}" for given in options.videos or []]
     flags = ("floor", "ceiling", "refined", "no_judge", "partial")
-    words += [f"--{name}" for name in flags if getattr(options, name)]
+    words += [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name)]
     return shlex.join(["igrpo", "eval", *words, "--output=DIR"])
