@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell
+from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell, tell_domain
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import InputError
 
@@ -33,8 +33,7 @@ def compare(*references: str, prompt: str, output: Path = Path("out.html"), opti
     if options.adapter == "none":
         raise InputError("adapter: 'none' leaves nothing to compare; give one, or 'default'")
     pipe, settings = options.load()
-    if pipe.preset.domain:
-        print(f"{pipe.preset.name} {pipe.preset.domain}")
+    tell_domain(pipe.preset)
     with ProgressBar() as bar:
         comparison = pipe.compare(given, prompt, progress=bar.update, **settings)
     base, aligned = comparison.base, comparison.aligned

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell
+from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell, tell_domain
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import DependencyError
 
@@ -32,8 +32,7 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
     people, given = check_people(references, prompt)
     pipe, settings = options.load()
     loaded = time.monotonic()
-    if pipe.preset.domain:
-        print(f"{pipe.preset.name} {pipe.preset.domain}")
+    tell_domain(pipe.preset)
     with ProgressBar() as bar:
         video = pipe(given, prompt, progress=bar.update, **settings)
     video.save(target, overwrite=options.overwrite)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from igrpo_sdk.errors import IgrpoError, InputError
 
 if TYPE_CHECKING:
+    from igrpo_sdk.config import Preset
     from igrpo_sdk.identity.report import IdentityReport
     from igrpo_sdk.media.video import IdentityVideo
     from igrpo_sdk.pipeline import IdentityPipeline
     from igrpo_sdk.references import People, Reference
 
-__all__ = ["VideoOptions", "check_people", "named_pictures", "report_on", "similarity", "tell"]
+__all__ = ["VideoOptions", "check_people", "named_pictures", "report_on", "similarity", "tell", "tell_domain"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,12 @@ def similarity(reports: Mapping[str, IdentityReport]) -> str:
     wrong = next((report for report in reports.values() if report.head_count_error), first)
     by = name_pack(first.analyzer)
     return f"similarity to the references by {by}: {told} ({wrong.threshold_words})"
+
+
+def tell_domain(preset: Preset) -> None:
+    """Print what a model knows, if that is not everything: before the video is made, in one line."""
+    if preset.domain:
+        print(f"{preset.name} {preset.domain}")
 
 
 def tell(output: Path, video: IdentityVideo, warnings: Sequence[str], each: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from igrpo_sdk.commands.options import named_pictures, tell
+from igrpo_sdk.commands.options import named_pictures, tell, tell_domain
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import InputError
 
@@ -53,6 +53,7 @@ def replay(
 
     chosen = adapter if recorded.adapter is not None else "none"
     pipe = IdentityPipeline.from_pretrained(model or recorded.model, adapter=chosen, device=device)
+    tell_domain(pipe.preset)
     with ProgressBar() as bar:
         made = pipe.replay(original, people, progress=bar.update)
     made.save(target, overwrite=overwrite)
