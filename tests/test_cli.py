@@ -52,6 +52,10 @@ def test_help_lists_every_command_without_loading_any() -> None:
         assert f"  {entry.name.replace('.', ' ')} " in result.stdout
     assert "(not installed)" not in result.stdout
     assert "Make a video in which" in result.stdout
+    assert result.stdout.splitlines()[-2:] == [
+        "example:",
+        '  igrpo generate ann.png bob.png --prompt "Two people talk." -o talk.mp4',
+    ]
 
 
 @pytest.mark.parametrize("entry", metadata.entry_points(group=COMMAND_GROUP), ids=lambda entry: entry.name)
@@ -85,6 +89,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["genrate"], "did you mean 'generate'?"),
         (["nonsense"], "igrpo --help"),
         (["train"], "train world"),
+        (["train"], "example:\n  igrpo train merge runs/one/adapter"),
         (["train", "wrold"], "no command 'train wrold'; did you mean 'train world'?"),
         (["generate"], "required: references, prompt"),
         (["generate", "a.png"], "required: prompt"),

@@ -223,7 +223,9 @@ def _check_options(parser: ArgumentParser, words: Sequence[str]) -> None:
 def _overview(commands: dict[str, metadata.EntryPoint]) -> str:
     """The text of `igrpo --help`."""
     width = max(map(len, commands), default=0)
-    lines = [f"  {name:{width}}  {_summary(commands[name])}" for name in sorted(commands)]
+    texts = {name: _docstring(commands[name]) for name in sorted(commands)}
+    lines = [f"  {name:{width}}  {(text.splitlines() or [''])[0]}" for name, text in texts.items()]
+    shown = texts.get("generate", next(iter(texts.values()), ""))
     return "\n".join(
         [
             "usage: igrpo COMMAND [ARGUMENTS]",
@@ -234,12 +236,15 @@ def _overview(commands: dict[str, metadata.EntryPoint]) -> str:
             *lines,
             "",
             "igrpo COMMAND --help lists a command's options; --debug shows the traceback of an error.",
+            "",
+            "example:",
+            f"  {shown.partition('Example:')[2].strip()}",
         ]
     )
 
 
-def _summary(entry: metadata.EntryPoint) -> str:
-    """The first line of a command's docstring, read from its source: importing it could import torch."""
+def _docstring(entry: metadata.EntryPoint) -> str:
+    """A command's docstring, read from its source: importing it could import torch."""
     try:
         spec = util.find_spec(entry.module)
         source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
@@ -248,7 +253,7 @@ def _summary(entry: metadata.EntryPoint) -> str:
         return "(not installed)"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
+            return ast.get_docstring(node) or ""
     return "(not installed)"
 
 
