@@ -243,6 +243,11 @@ def _overview(commands: dict[str, metadata.EntryPoint]) -> str:
     )
 
 
+def _summary(text: str) -> str:
+    """The first line of a docstring."""
+    return text.partition("\n")[0]
+
+
 def _docstring(entry: metadata.EntryPoint) -> str:
     """A command's docstring, read from its source: importing it could import torch."""
     try:
