@@ -1,5 +1,6 @@
 # make generate   set everything up and write out.mp4 from two example faces
 # make test       set everything up and run the tests
+# make fuzz       10,000 mutated files and values of each kind (the tests run a sample)
 # make lint       ruff and mypy
 # make docs       write the tables of the documentation from docs/results
 # make clean      remove what the others made
@@ -13,7 +14,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 PROMPT := Two people talk and laugh in front of a blue wall; the left one nods.
 
 .DELETE_ON_ERROR:
-.PHONY: generate test lint docs clean
+.PHONY: generate test fuzz lint docs clean
 
 generate: $(VENV)/.installed
 	$(BIN)/igrpo generate examples/faces/ann.png examples/faces/bob.png \
@@ -26,6 +27,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not timing" -n 2 --dist worksteal || failed=1; \
 	$(BIN)/python -m pytest -m timing $$(grep -rl 'mark\.timing' tests --include='*.py') || failed=1; \
 	exit $$failed
+
+fuzz: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/faults/fuzzing.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --no-cache .

@@ -29,7 +29,7 @@ def exchanged_faces() -> IdentityVideo:
         for left, right in ((ANN, BOB), (BOB, ANN))
     ]
     frames = render_scenes(halves, num_frames=9).frames.numpy()
-    return IdentityVideo(np.concatenate(list(frames)), fps=8.0)
+    return IdentityVideo(np.concatenate(list(frames)), fps=16.0)
 
 
 def main(video: str | None = None, folder: str = ".") -> None:

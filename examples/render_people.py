@@ -43,7 +43,7 @@ def scene_video() -> IdentityVideo:
     actors = (Actor(FACES["ann"][0], "left", "laugh"), Actor(FACES["bob"][0], "right", "nod"))
     scene = Scene(actors, background="blue wall", light="warm", seed=7)
     frames = render_scenes([scene]).frames[0].numpy()
-    return IdentityVideo(frames, fps=8.0, settings={"prompt": caption(scene, seed=7)})
+    return IdentityVideo(frames, fps=16.0, settings={"prompt": caption(scene, seed=7)})
 
 
 def main(folder: str = ".") -> None:

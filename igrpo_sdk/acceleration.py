@@ -9,6 +9,7 @@ import torch
 
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.reading import shortened
 
 __all__ = ["memory_errors", "pick_device"]
 
@@ -23,7 +24,9 @@ def pick_device(device: str | torch.device) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device: {device!r} is not there; use 'auto', or ask igrpo doctor") from error
+        raise InputError(
+            f"device: {shortened(device)} is not there; use 'auto', or ask igrpo doctor"
+        ) from error
     return found
 
 

@@ -15,12 +15,22 @@ from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.config import GenerationConfig, Geometry, Preset, check_prompt, check_seed, draw_seed
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.naming import ORDINALS, bind, mentions
+from igrpo_sdk.reading import shortened
 from igrpo_sdk.references import People, Reference, load_people
 from igrpo_sdk.refinement import Refiner, refine_prompt
 from igrpo_sdk.sampling import Progress, check_cancel
 from igrpo_sdk.seeds import video_seed
 
-__all__ = ["Request", "check_given", "check_named_people", "check_text", "make_request", "refine_request"]
+__all__ = [
+    "Request",
+    "check_given",
+    "check_named_people",
+    "check_text",
+    "make_request",
+    "refine_request",
+    "split_words",
+    "unknown_words",
+]
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _VALUE = {word: k for words in (_NUMBERS, ORDINALS) for k, word in enumerate(words, 1)}
@@ -205,7 +215,9 @@ def refine_request(
             check_text(name, text, backbone, preset)
             check_named_people(name, text, len(people))
         except InputError as error:
-            raise InputError(f"{error} (refined: {text!r}); let refine say less, or leave it out") from None
+            raise InputError(
+                f"{error} (refined: {shortened(text)}); let refine say less, or leave it out"
+            ) from None
         refined.append(text)
     if progress:
         progress(Progress("refine", total, total))
@@ -240,6 +252,9 @@ def check_given(name: str, text: str, people: int, backbone: Backbone, preset: P
     """Raise `InputError` unless the model takes so many references with a prompt, which is called `name`."""
     _check_count(f"{name}: ", people, preset)
     check_text(name, text, backbone, preset)
+    words = split_words(text)
+    if words and len(unknown_words(text, backbone, preset)) == len(set(words)):
+        raise InputError(f"{name}: {preset.name} knows none of its words; say who does what, and where")
     check_named_people(name, text, people)
 
 
@@ -247,8 +262,8 @@ def check_text(name: str, text: str, backbone: Backbone, preset: Preset) -> None
     """Raise `InputError` unless a prompt is text, says something, and fits the text encoder whole."""
     check_prompt(name, text)
     count, limit = backbone.count_tokens(text), preset.max_text_tokens
-    words = _words(text)
-    if not count or (words and len(unknown_words(text, backbone, preset)) == len(set(words))):
+    words = split_words(text)
+    if not count or (words and not any(map(backbone.reads, words))):
         raise InputError(f"{name}: holds nothing that {preset.name} reads; say who does what, and where")
     if count > limit:
         raise InputError(f"{name}: {count} tokens; {preset.name} takes {limit}. Shorten it")
@@ -263,12 +278,12 @@ def unknown_words(text: str, backbone: Backbone, preset: Preset) -> list[str]:
     known = frozenset(preset.words)
     return [
         word
-        for word in dict.fromkeys(_words(text))
+        for word in dict.fromkeys(split_words(text))
         if (known and word.lower() not in known) or not backbone.reads(word)
     ]
 
 
-def _words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Words of letters, with the hyphens inside them; a possessive's ending is no part of one."""
     return _WORD.findall(text)
 

@@ -24,6 +24,7 @@ from igrpo_sdk.inputs import Request, make_request, refine_request
 from igrpo_sdk.media.video import IdentityVideo
 from igrpo_sdk.model import Model
 from igrpo_sdk.provenance import library_versions
+from igrpo_sdk.reading import shortened
 from igrpo_sdk.references import People, load_people
 from igrpo_sdk.refinement import Refiner, check_refiner
 from igrpo_sdk.replaying import replay
@@ -209,7 +210,7 @@ class IdentityPipeline(Model):
         if batch_size is None:
             batch_size = 1 if self.backbone.device.type == "cpu" else 4
         elif not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size: {batch_size!r}; give a whole number of 1 or more")
+            raise InputError(f"batch_size: {shortened(batch_size)}; give a whole number of 1 or more")
         check_refiner(refine)
         request = self.check_inputs(
             references,

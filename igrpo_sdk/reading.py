@@ -144,7 +144,7 @@ def parse_json(
     except _Refused as error:
         raise InputError(f"{name}: {error}") from None
     except RecursionError:
-        raise InputError(f"{name}: nested deeper than {MAX_DEPTH} levels, which is the limit") from None
+        raise InputError(f"{name}: no JSON (nested deeper than {MAX_DEPTH} levels, the limit)") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{name}: no JSON ({error.msg}: {where})") from None
@@ -169,7 +169,7 @@ def parse_yaml(text: str, name: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         why = shortened(getattr(error, "problem", None) or str(error)).strip("'\"")
-        raise InputError(f"{name}: no readable YAML ({why}{where})") from None
+        raise InputError(f"{name}: no YAML value ({why}{where})") from None
     _check_depth(value, name)
     return value
 
@@ -215,7 +215,9 @@ def _decoded(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}: byte {error.start} is not UTF-8. Save it as UTF-8") from None
+        raise InputError(
+            f"{name}: cannot be read (byte {error.start} is not UTF-8). Save it as UTF-8"
+        ) from None
 
 
 def _finite(word: str) -> float:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.media.srgb import to_srgb, upright
 from igrpo_sdk.naming import check_name
 from igrpo_sdk.reading import shortened
 
@@ -64,9 +65,6 @@ _ACCEPTED = (
     "a path, a data: address, bytes, a PIL image, a numpy array [H,W,3], a torch tensor [3,H,W]"
     " or a Reference"
 )
-
-_SRGB = ("sRGB IEC61966-2.1", "sRGB built-in")
-"""Descriptions of colour profiles that need no conversion."""
 
 # (offset, bytes there, what it is): only to say in an error what the user has given instead of a picture.
 _KNOWN_OTHERS = (
@@ -167,8 +165,8 @@ class Reference:
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 warnings.append(f"{name}: an animation; only frame {image.tell() + 1} of it is used")
             image.load()
-            image, upright_warnings = _upright(image, name)
-            image, colour_warnings = _to_srgb(image, name)
+            image, upright_warnings = upright(image, name)
+            image, colour_warnings = to_srgb(image, name)
             pixels = np.asarray(image)
         except InputError:
             raise
@@ -190,7 +188,7 @@ def load_people(people: People) -> tuple[Reference, ...]:
         try:
             reference = Reference.load(picture)
         except InputError as error:
-            raise InputError(f"references[{key!r}]: {error}") from error
+            raise InputError(f"references[{shortened(key)}]: {error}") from error
         loaded.append(replace(reference, name=check_name(key)) if named else reference)
     return tuple(loaded)
 
@@ -298,81 +296,3 @@ def _unit_to_bytes(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if low < 0 or high > 1:
         raise InputError(f"{name}: values from {low:.3g} to {high:.3g}; floating point must lie in 0..1")
     return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-
-
-def _upright(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """Turn and mirror as the EXIF orientation says."""
-    try:
-        return ImageOps.exif_transpose(image), []
-    except Exception:  # hostile or damaged EXIF raises many kinds; the picture itself is fine
-        return image, [f"{name}: its orientation tag is unreadable; taken as upright"]
-
-
-def _to_srgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """Any mode to RGB in sRGB, laid on white where transparent."""
-    # Pillow puts a profile on LAB that says no more than that, and converts LAB to sRGB itself.
-    profile = None if image.mode == "LAB" else image.info.get("icc_profile")
-    if image.mode.startswith("I;16"):
-        image = _reduce_16_bit(image)
-    if image.mode == "La":  # premultiplied grey converts to nothing else
-        image = image.convert("LA")
-    if image.mode in ("I", "F"):
-        raise InputError(
-            f"{name}: 32-bit pixels (mode {image.mode}) have no fixed white. Convert it to 8 bit"
-        )
-    alpha = None
-    unreadable = _has_odd_transparency(image)
-    if unreadable:
-        image = image.copy()
-        del image.info["transparency"]
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB")
-    elif image.mode in ("1", "P", "LAB", "HSV", "YCbCr", "RGBX"):
-        image = image.convert("RGB")
-    image, warnings = _apply_profile(image, profile, name) if profile else (image, [])
-    image = image.convert("RGB")
-    if alpha is not None:
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-    if unreadable:
-        warnings = [*warnings, f"{name}: which colour is transparent cannot be read; taken as opaque"]
-    return image, warnings
-
-
-def _has_odd_transparency(image: Image.Image) -> bool:
-    """Whether `info["transparency"]` is there and is none of what the mode of an image can have."""
-    if "transparency" not in image.info:
-        return False
-    try:
-        probe = image.crop((0, 0, 1, 1))
-        probe.info["transparency"] = image.info["transparency"]
-        probe.convert("RGBA")
-    except Exception:  # whatever Pillow makes of it
-        return True
-    return False
-
-
-def _reduce_16_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bit by value: 65535 becomes 255. (Pillow's own conversion clips.)"""
-    wide = np.asarray(image).astype(np.uint32)
-    clear = image.info.get("transparency")  # PNG: the one grey value that is transparent
-    if isinstance(clear, int):
-        wide = np.where(wide == clear, 65535, wide)
-    return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-
-
-def _apply_profile(image: Image.Image, profile: bytes, name: str) -> tuple[Image.Image, list[str]]:
-    """Convert from the embedded colour profile to sRGB; one that is broken or of another colour space is
-    named.
-    """
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        # Not every profile whose name has sRGB in it is sRGB: some are linear.
-        if (source.profile.profile_description or "").strip() in _SRGB:
-            return image, []
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        assert converted is not None  # None only for in-place conversion
-        return converted, []
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image, [f"{name}: its colour profile cannot be used; taken as sRGB"]

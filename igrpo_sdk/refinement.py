@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.naming import ORDINALS
 from igrpo_sdk.qwen import END, Qwen
+from igrpo_sdk.reading import shortened
 from igrpo_sdk.references import Reference
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def complete_prompt(prompt: str, descriptions: Sequence[str]) -> str:
 def check_refiner(refine: object) -> None:
     """Raise `InputError` unless `refine` can be called, or is None."""
     if refine is not None and not callable(refine):
-        raise InputError(f"refine: {refine!r}; give a callable, such as QwenRefiner.from_pretrained()")
+        raise InputError(
+            f"refine: {shortened(refine)}; give a callable, such as QwenRefiner.from_pretrained()"
+        )
 
 
 def refine_prompt(refiner: Refiner, references: Sequence[Reference], prompt: str) -> str:
@@ -72,9 +75,13 @@ def refine_prompt(refiner: Refiner, references: Sequence[Reference], prompt: str
     refined: object = refiner(references, prompt)
     if not isinstance(refined, str):
         kind = type(refined).__name__
-        raise InputError(f"refine: returned {kind} for {prompt!r}; it must return the whole prompt, a string")
+        raise InputError(
+            f"refine: returned {kind} for {shortened(prompt)}; it must return the whole prompt, a string"
+        )
     if not refined.strip():
-        raise InputError(f"refine: returned an empty string for {prompt!r}; it must return the whole prompt")
+        raise InputError(
+            f"refine: returned an empty string for {shortened(prompt)}; it must return the whole prompt"
+        )
     return refined
 
 
@@ -146,7 +153,7 @@ class QwenRefiner:
                 f"refine: out of memory ({reason}); use a smaller model or another device"
             ) from None
         tokens = made[0, inputs["input_ids"].shape[1] :].tolist()
-        name = "reference" if reference.source is None else f"reference {reference.source!r}"
+        name = "reference" if reference.source is None else f"reference {shortened(reference.source)}"
         remedy = "use an Instruct model, or write this description yourself"
         if tokens[-1] != self._qwen.token(END):  # half a description may say the opposite of the whole
             raise InputError(f"refine: {name}: no end after {_MAX_TOKENS} tokens; {remedy}")

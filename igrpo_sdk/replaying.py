@@ -11,6 +11,7 @@ from igrpo_sdk.adapters.lora import Adapter
 from igrpo_sdk.config import GenerationChanges
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.media.video import IdentityVideo
+from igrpo_sdk.reading import shortened
 from igrpo_sdk.references import People, Reference, load_people
 from igrpo_sdk.sampling import Progress
 
@@ -134,7 +135,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, .
     """In what two videos' settings differ that a call does not choose, such as versions: a sentence each."""
     before, after = _flat(then), _flat(now)
     return tuple(
-        f"replay: {name} was {before.get(name)!r}, here it is {after.get(name)!r}"
+        f"replay: {name} was {shortened(before.get(name))}, here it is {shortened(after.get(name))}"
         for name in sorted({*before, *after})
         if name not in _FREE and before.get(name) != after.get(name)
     )

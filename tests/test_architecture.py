@@ -26,7 +26,7 @@ MAX_FUNCTION, MAX_FUNCTION_P90, MAX_FILE = 80, 25, 400
 SDK_LAYERS = (
     ("errors",),
     ("reading",),
-    ("flow", "config", "provenance", "naming", "seeds"),
+    ("flow", "config", "provenance", "naming", "seeds", "media.srgb"),
     ("references", "media", "acceleration"),
     ("hub.locate",),
     ("backbones", "identity"),

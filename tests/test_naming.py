@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import people, tiny_pipeline
+from tiny import TINY, people, tiny_pipeline
 
 from igrpo_sdk import InputError
 from igrpo_sdk.commands.options import named_pictures
@@ -88,3 +89,52 @@ def test_the_command_line_puts_names_before_paths(tmp_path: Path) -> None:
         named_pictures(["ann=a.png", "b.png"])
     with pytest.raises(InputError, match="two pictures are called 'ann'"):
         named_pictures(["ann=a.png", "ann=b.png"])
+
+
+def test_words_that_a_model_does_not_know_are_told(pipe: IdentityPipeline) -> None:
+    pipe = IdentityPipeline(pipe.backbone, replace(TINY, words=("people", "talk", "the", "kind")), None)
+    text = "The people's fox, the FOX and a dog talk 3 times."
+    request = pipe.check_inputs(people(2), text, 1)
+    told = "prompt: random does not know 'fox', 'FOX', 'and', 'a', 'dog', 'times', and may show"
+    assert request.warnings(0) == (f"{told} anything for them",)
+    assert pipe.check_inputs(people(2), "The people talk.", 1).warnings(0) == ()
+    with pytest.raises(InputError, match="prompt: random knows none of its words"):
+        pipe.check_inputs(people(2), "Dragons fly", 1)
+    many = " ".join(f"w{chr(97 + k)}" for k in range(12))
+    (warning,) = pipe.check_inputs(people(2), f"people {many}", 1).warnings(0)
+    assert warning.count("'") == 16 and "and more" in warning
+
+
+def test_what_the_tokenizer_cannot_read_is_told_and_alone_refused(pipe: IdentityPipeline) -> None:
+    (warning,) = pipe.check_inputs(people(2), "people talk, 两个人在蓝色的墙前聊天", 1).warnings(0)
+    assert "does not know '两个人在蓝色的墙前聊天'" in warning
+    for text in ("两个人在蓝色的墙前聊天，左边的人点头。", "二人が話す。"):
+        with pytest.raises(InputError, match="holds nothing that random reads"):
+            pipe.check_inputs(people(2), text, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("A young person 5 metres from the camera talks.", True),
+        ("the third person of three people", False),
+        ("person 3 talks", False),
+        ("a person 3 steps away", True),
+    ],
+)
+def test_a_measure_behind_a_person_is_no_number_of_theirs(
+    pipe: IdentityPipeline, text: str, fine: bool
+) -> None:
+    if fine:
+        pipe.check_inputs(people(2), text, 1)
+    else:
+        with pytest.raises(InputError, match="but 2 references are given"):
+            pipe.check_inputs(people(2), text, 1)
+
+
+def test_a_clip_larger_than_the_models_own_is_told(pipe: IdentityPipeline) -> None:
+    size = TINY.geometry
+    told = "random was made for 9 frames of 48x60; with 13 of 48x60 people may change or come apart"
+    assert pipe.check_inputs(people(1), "a person", 1, num_frames=13).warnings(0) == (told,)
+    assert pipe.check_inputs(people(1), "a person", 1, num_frames=5, width=24).warnings(0) == ()
+    assert pipe.check_inputs(people(1), "a person", 1, height=size.height + 12).warnings(0) != ()

@@ -24,6 +24,7 @@ _KINDS = {
     "flow": (".pretrain.flow", "FlowRecipe", "train_flow"),
     "assemble": (".pretrain.assemble", "AssembleRecipe", "assemble"),
     "reader": (".reader.training", "ReaderRecipe", "train_reader"),
+    "likeness": (".pretrain.faces.likeness", "LikenessRecipe", "train_likeness"),
     "faces": (".pretrain.faces.run", "FacesRecipe", "train_faces"),
 }
 
@@ -38,8 +39,9 @@ def train_world(
     """Train one of the tiny models on the procedural world, or put the trained ones together.
 
     Args:
-        recipe: name of a recipe (tiny_vae, tiny_vae_motion, tiny_text, tiny_flow, tiny_reader, tiny_faces,
-            each also with _smoke behind it for a toy size; tiny_assemble) or path of a YAML file.
+        recipe: name of a recipe (tiny_likeness, tiny_vae, tiny_vae_motion, tiny_vae_faces, tiny_text,
+            tiny_flow_stills, tiny_flow, tiny_flow_fine, tiny_reader, tiny_faces, each also with _smoke behind
+            it for a toy size; tiny_assemble) or path of a YAML file.
         set: changes to the recipe, such as budget.max_seconds=300.
         resume: "auto" to go on from the newest sound checkpoint in the output folder, or the path of one.
         output: folder for checkpoints, numbers, pictures and weights.

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from igrpo_sdk.errors import Cancelled, IgrpoError
+from igrpo_sdk.reading import shortened
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -272,7 +273,7 @@ def _unknown(words: Sequence[str], commands: dict[str, metadata.EntryPoint]) -> 
     name = " ".join(words[: 2 if family else 1])
     near = difflib.get_close_matches(name, commands, 1)
     hint = f"did you mean {near[0]!r}?" if near else "igrpo --help lists the commands"
-    print(f"igrpo: no command {name!r}; {hint}", file=sys.stderr)
+    print(f"igrpo: no command {shortened(name)}; {hint}", file=sys.stderr)
     return 2
 
 

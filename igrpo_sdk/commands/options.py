@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igrpo_sdk.errors import IgrpoError, InputError
+from igrpo_sdk.reading import shortened
 
 if TYPE_CHECKING:
     from igrpo_sdk.config import Preset
@@ -104,10 +105,12 @@ def named_pictures(words: Sequence[str]) -> People:
     names = [name for name, _ in pairs]
     if names.count(None) not in (0, len(names)):
         bare = pairs[names.index(None)][1]
-        raise InputError(f"references: {bare!r} has no name and others have; give all a name, or none")
+        raise InputError(
+            f"references: {shortened(bare)} has no name and others have; give all a name, or none"
+        )
     twice = next((name for name in names if name is not None and names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"references: two pictures are called {twice!r}; give each person one name")
+        raise InputError(f"references: two pictures are called {shortened(twice)}; give each person one name")
     if None in names:
         return [path for _, path in pairs]
     return {str(name): path for name, path in pairs}

@@ -7,6 +7,7 @@ from pathlib import Path
 from igrpo_sdk.commands.options import named_pictures, tell, tell_domain
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.reading import shortened
 
 __all__ = ["replay"]
 
@@ -44,7 +45,9 @@ def replay(
     target = check_output_path(output, overwrite)
     original = IdentityVideo.load(video)
     if not original.settings:
-        raise InputError(f"video {str(video)!r}: holds no settings; give one that igrpo generate wrote")
+        raise InputError(
+            f"video {shortened(str(video))}: holds no settings; give one that igrpo generate wrote"
+        )
     recorded = read_recorded(original.settings)
     people = load_people(named_pictures(refs))
     match_pictures(recorded, people)

@@ -18,6 +18,7 @@ from igrpo_sdk.identity.plot import PLOT_SUFFIXES
 from igrpo_sdk.identity.report import IdentityReport
 from igrpo_sdk.media.decoding import sample_frames
 from igrpo_sdk.media.files import check_output_path
+from igrpo_sdk.reading import shortened
 from igrpo_sdk.references import load_people
 
 __all__ = ["score"]
@@ -97,7 +98,9 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",")]
     except ValueError:
-        raise InputError(f"face_index: {text!r}; give a whole number for each picture, such as 0,1") from None
+        raise InputError(
+            f"face_index: {shortened(text)}; give a whole number for each picture, such as 0,1"
+        ) from None
 
 
 def _table(report: IdentityReport) -> Iterator[str]:

@@ -16,7 +16,6 @@ insightface fails with bare assertions and with attributes that are missing; her
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 import zlib
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from igrpo_sdk.config import ASSETS
 from igrpo_sdk.errors import DependencyError, HubError, InputError, ResourceError, WeightsError
+from igrpo_sdk.reading import read_json, shortened
 
 INSIGHTFACE_PACKS = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")
 SAME_PERSON = 0.4
@@ -110,7 +110,7 @@ def read_settings(folder: Path) -> Settings:
     if not file.is_file():
         return Settings(folder.name)
     try:
-        given = json.loads(file.read_text("utf-8"))
+        given = read_json(file, "pack")
         size, mean = given.get("input_size"), given.get("mean")
         settings = Settings(
             str(given.get("name", folder.name)),
@@ -154,7 +154,7 @@ def _locate(pack: str | Path) -> Path:
         return Path(_INSIGHTFACE_ROOT).expanduser() / "models" / pack
     known = ", ".join(INSIGHTFACE_PACKS)
     raise InputError(
-        f"pack {str(pack)!r} is no folder: give 'tiny', a folder with a pack's files, or {known}"
+        f"pack {shortened(str(pack))} is no folder: give 'tiny', a folder with a pack's files, or {known}"
     )
 
 
@@ -183,7 +183,7 @@ def _require_provider(device: str) -> None:
         raise DependencyError(f"onnxruntime cannot be imported ({error}): {_REMEDY}") from None
     onnxruntime.disable_telemetry_events()
     if device not in _PROVIDERS:
-        raise InputError(f"device {device!r}: use 'cpu' or 'cuda'")
+        raise InputError(f"device {shortened(device)}: use 'cpu' or 'cuda'")
     if _PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise ResourceError(
             f"device {device!r}: this onnxruntime lacks {_PROVIDERS[device]}; "

@@ -19,9 +19,12 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.matching import Switch
 from igrpo_sdk.identity.numbers import PersonReport, ReportNumbers
 from igrpo_sdk.identity.people import Person
+from igrpo_sdk.reading import parse_json
 
 __all__ = ["SCHEMA", "IdentityReport", "PersonReport"]
 
+_MAX_REPORT = 2**28
+"""Longest report that is read, in characters."""
 SCHEMA = 1
 """Version of the JSON form; it grows when a field changes its meaning or goes."""
 
@@ -66,7 +69,7 @@ class IdentityReport(ReportNumbers):
         Raises InputError for text that is none, or of another version.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text, "report", _MAX_REPORT)
             if content.pop("schema") != SCHEMA:
                 raise InputError(f"a report of another version than {SCHEMA}: measure the video again")
             people = tuple(PersonReport(**_frozen(row)) for row in content.pop("people"))

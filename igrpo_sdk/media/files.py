@@ -22,6 +22,7 @@ from typing import Any
 from igrpo_sdk import reading
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.media.decoding import SUFFIXES
+from igrpo_sdk.reading import shortened
 
 __all__ = [
     "PARTIAL",
@@ -51,7 +52,7 @@ def check_output_path(
     does not exist, a file that exists (without `overwrite`), or a name the system cannot hold;
     `ResourceError` if the folder takes no file.
     """
-    name = f"output {os.fspath(path)!r}"
+    name = f"output {shortened(os.fspath(path))}"
     try:
         target = Path(path).resolve()
         os.fsencode(target)
@@ -61,9 +62,13 @@ def check_output_path(
     if is_directory:
         raise InputError(f"{name}: is a directory. Add a file name, such as out{suffixes[0]}")
     if target.suffix.lower() not in suffixes:
-        raise InputError(f"{name}: unknown suffix {target.suffix!r}; use one of {', '.join(suffixes)}")
+        raise InputError(
+            f"{name}: unknown suffix {shortened(target.suffix)}; use one of {', '.join(suffixes)}"
+        )
     if not has_folder:
-        raise InputError(f"{name}: the folder {str(target.parent)!r} does not exist. Create it first")
+        raise InputError(
+            f"{name}: the folder {shortened(str(target.parent))} does not exist. Create it first"
+        )
     if exists and not overwrite:
         raise InputError(
             f"{name}: exists already. Choose another name or allow overwriting (--overwrite, overwrite=True)"
@@ -92,9 +97,8 @@ def written_whole(target: Path, overwrite: bool) -> Iterator[Path]:
         else:
             _rename_new(partial, target)
     except OSError as error:  # FFmpeg's errors from the system are OSError as well
-        message = (
-            f"output {str(target)!r}: could not be written ({error.strerror or error}). Free space there"
-        )
+        why = error.strerror or error
+        message = f"output {shortened(str(target))}: could not be written ({why}). Free space there"
         raise ResourceError(message) from error
     finally:
         with suppress(OSError):
@@ -111,7 +115,7 @@ def directory_whole(target: Path, overwrite: bool) -> Iterator[Path]:
     """
     target = target.resolve()
     if target.exists() and not (overwrite and target.is_dir()):
-        raise InputError(f"directory {str(target)!r}: exists already; choose another")
+        raise InputError(f"directory {shortened(str(target))}: exists already; choose another")
     partial, old = _beside(target, PARTIAL), _beside(target, f".old{PARTIAL}")
     try:
         partial.mkdir(parents=True)
@@ -124,8 +128,10 @@ def directory_whole(target: Path, overwrite: bool) -> Iterator[Path]:
         flush(target.parent)
     except OSError as error:
         if not overwrite and target.exists():
-            raise InputError(f"directory {str(target)!r}: appeared meanwhile; choose another") from error
-        raise ResourceError(f"directory {str(target)!r}: could not be written ({error})") from error
+            raise InputError(
+                f"directory {shortened(str(target))}: appeared meanwhile; choose another"
+            ) from error
+        raise ResourceError(f"directory {shortened(str(target))}: could not be written ({error})") from error
     finally:
         if old.exists() and not target.exists():
             old.rename(target)
@@ -189,7 +195,8 @@ def _no_new_file(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"output {str(target)!r}: its folder takes no new file ({error.strerror}). Choose another"
+        why = error.strerror
+        message = f"output {shortened(str(target))}: its folder takes no new file ({why}). Choose another"
         raise ResourceError(message) from error
 
 
@@ -200,6 +207,6 @@ def _rename_new(partial: Path, target: Path) -> None:
     try:
         os.link(partial, target)
     except FileExistsError as error:
-        raise InputError(f"output {str(target)!r}: appeared meanwhile; not overwritten") from error
+        raise InputError(f"output {shortened(str(target))}: appeared meanwhile; not overwritten") from error
     except OSError:  # a disk without hard links
         os.replace(partial, target)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.media.decoding import decode_all, exact_scaling
 from igrpo_sdk.media.files import check_output_path, written_whole
-from igrpo_sdk.reading import parse_json
+from igrpo_sdk.reading import parse_json, shortened
 
 if TYPE_CHECKING:
     from av.filter import Graph
@@ -68,7 +68,7 @@ class IdentityVideo:
         try:
             self.fps = float(self.fps)  # numpy's numbers are not JSON
         except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"fps: {self.fps!r}; give a number") from error
+            raise InputError(f"fps: {shortened(self.fps)}; give a number") from error
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"fps: {self.fps}; give a finite number above 0")
 

@@ -159,12 +159,12 @@ import os, signal, sys, threading, time
 from igrpo_sdk.commands.dispatch import main
 
 def wait_for_sampling():
-    "Send the signal that Ctrl-C sends, as soon as the main thread is inside the sampling loop."
+    "Send a signal, as soon as the main thread is inside the sampling loop."
     while True:
         frame = sys._current_frames()[threading.main_thread().ident]
         while frame is not None:
             if frame.f_code.co_name == "sample" and frame.f_globals["__name__"] == "igrpo_sdk.sampling":
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGNAL)
                 return
             frame = frame.f_back
         time.sleep(0.01)
@@ -174,13 +174,29 @@ sys.exit(main())
 """
 
 
-def test_s17_an_interrupt_while_sampling(
-    nursery: Nursery, folder: Path, tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.parametrize(
+    ("signal", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_s17_a_signal_while_sampling(
+    nursery: Nursery,
+    folder: Path,
+    tiny_directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    signal: str,
+    code: int,
+    said: str,
 ) -> None:
     before = sorted(os.listdir(folder))
-    command = ["-c", INTERRUPTED, "generate", str(folder / "ann.png"), "--prompt", PROMPT]
+    command = [
+        "-c",
+        INTERRUPTED.replace("SIGNAL", signal),
+        "generate",
+        str(folder / "ann.png"),
+        "--prompt",
+        PROMPT,
+    ]
     command += ["--model", str(tiny_directory), "--steps", "1000", "-o", str(folder / "out.mp4")]
     result = run(nursery, command, tmp_path_factory.mktemp("said"))
-    assert result.returncode == 130, result
-    assert result.stderr == "igrpo: interrupted; no unfinished file was left\n"
+    assert result.returncode == code, result
+    assert result.stderr == f"igrpo: {said}; no unfinished file was left\n"
     assert sorted(os.listdir(folder)) == before

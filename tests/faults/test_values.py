@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import subprocess
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igrpo_sdk import InputError, Reference
+from igrpo_sdk import IdentityReport, InputError, Reference, WeightsError
+from igrpo_sdk.identity.packs import read_settings
+from igrpo_sdk.training.common import checkpoint
 from igrpo_sdk.training.common.recipe import build, read_mapping
 from igrpo_sdk.training.data.rows import read_cases
 from igrpo_sdk.training.policy.config import PolicyRecipe, read_policy_recipe
@@ -81,8 +84,8 @@ LAUGHS = "{a: &a [x,x,x,x,x,x,x,x,x], b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a], c: &c 
     [
         (f"seed={LAUGHS}", "anchors"),
         (f"seed={'[' * 1000}", "nested deeper"),
-        (f"seed={'9' * 5000}", "no readable YAML"),
-        ("seed=2001-13-45", "no readable YAML"),
+        (f"seed={'9' * 5000}", "no YAML value"),
+        ("seed=2001-13-45", "no YAML value"),
         (f"seed={'x' * 50_000}", "must be of type int"),
         (f"{'x' * 50_000}=1", "is unknown"),
         ("x" * 50_000, "must look like"),
@@ -150,6 +153,46 @@ def test_rows_that_are_no_text(tmp_path: Path) -> None:
     for name in ("none", "x" * 5000, "a\0"):
         with pytest.raises(InputError, match="there is no such file"):
             read_cases(tmp_path / name)
+
+
+# ---- files of runs and of packs
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        *("[" * 10**5, "9" * 5000, "[]", "{}", '{"step": 1e999, "sha256": {}}', '{"step": [], "sha256": {}}'),
+        f'{{"step": 1{"0" * 400}, "sha256": {{}}}}',
+        json.dumps({"step": 1, "sha256": {"x" * 5000 + ".pt": ""}}),
+        json.dumps({"step": 1, "sha256": {"a\0.pt": ""}}),
+        json.dumps({"step": 1, "sha256": {"empty.pt": hashlib.sha256(b"").hexdigest()}}),
+    ],
+    ids=range(10),
+)
+def test_a_damaged_manifest_is_passed_over(manifest: str, tmp_path: Path) -> None:
+    folder = tmp_path / "step-00000001"
+    folder.mkdir()
+    (folder / "empty.pt").write_bytes(b"")
+    (folder / "manifest.json").write_text(manifest, "utf-8")
+    with pytest.raises(WeightsError, match="checkpoint"):
+        checkpoint.load(folder)
+    with pytest.warns(UserWarning, match="DAMAGED CHECKPOINT PASSED OVER"):
+        assert checkpoint.find(tmp_path, "auto") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**5, "9" * 5000, "[]", f'{{"same_person_threshold": 1{"0" * 400}}}', "\ufeff", "{"]
+)
+def test_a_damaged_pack_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pack.json").write_text(text, "utf-8")
+    with pytest.raises(WeightsError, match=r"pack\.json"):
+        read_settings(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, "9" * 5000, "[]", "null", '{"schema": 1, "schema": 1}'])
+def test_a_damaged_report_is_told(text: str) -> None:
+    with pytest.raises(InputError, match="report"):
+        IdentityReport.from_json(text)
 
 
 # ---- pictures

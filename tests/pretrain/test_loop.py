@@ -94,11 +94,15 @@ def test_pool_depends_on_seed_and_step_only() -> None:
     resumed.advance(3)
     assert torch.equal(straight.frames, resumed.frames)
     assert torch.equal(straight.stills, resumed.stills)
-    video, heads = straight.sample(3, 5, 16, 24, "seed")
-    assert video.shape == (3, 3, 5, 16, 24)
-    assert heads.shape == (3, 1, 5, 16, 24)
-    assert video.abs().max() <= 1
-    whole, heads = straight.sample(1, 5, 48, 64, "seed")
+    assert torch.equal(straight.points, resumed.points)
+    windows = straight.sample(3, 5, 16, 24, "seed")
+    assert windows.video.shape == (3, 3, 5, 16, 24)
+    assert windows.heads.shape == (3, 1, 5, 16, 24)
+    assert windows.points.shape == (3, 3, 5, 5, 2)
+    assert windows.whole.shape == (3, 3, 5)
+    assert windows.video.abs().max() <= 1
+    clip = straight.sample(1, 5, 48, 64, "seed")
+    whole, heads = clip.video, clip.heads
     pixels = ((whole[0].permute(1, 2, 3, 0) + 1) * 127.5).round()
     assert any(torch.equal(pixels, clip.float()) for clip in straight.frames)  # the whole clip, nothing moved
     assert heads.mean() > 0.02

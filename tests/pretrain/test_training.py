@@ -19,8 +19,9 @@ from igrpo_sdk.errors import InputError, NumericsError, ResourceError, WeightsEr
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.common import checkpoint
+from igrpo_sdk.training.common.recipe import build, read_recipe
 from igrpo_sdk.training.pretrain.clips import CLIP
-from igrpo_sdk.training.pretrain.flow import model_input
+from igrpo_sdk.training.pretrain.flow import FlowRecipe, FlowTask, model_input
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder
 from igrpo_sdk.training.pretrain.readout import CHANNELS, PERSON, Truth
 
@@ -35,7 +36,7 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with finished smoke runs `vae`, `text`, `stills` and `flow`."""
+    """Folder with finished smoke runs, each in the folder of its name in `RECIPES`."""
     root = tmp_path_factory.mktemp("runs")
     for name, recipe in RECIPES.items():
         train_world(recipe, set=inputs(name, root), output=str(root / name), device="cpu")
@@ -43,16 +44,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 RECIPES = {
-    "vae": "tiny_vae_smoke", "text": "tiny_text_smoke", "stills": "tiny_flow_stills_smoke",
-    "flow": "tiny_flow_smoke",
+    "likeness": "tiny_likeness_smoke", "vae": "tiny_vae_smoke", "faces": "tiny_vae_faces_smoke",
+    "text": "tiny_text_smoke", "stills": "tiny_flow_stills_smoke", "flow": "tiny_flow_smoke",
+    "fine": "tiny_flow_fine_smoke", "guided": "tiny_flow_guided_smoke",
 }  # fmt: skip
 
 
 def inputs(name: str, root: Path) -> list[str]:
-    vae, text, stills = f"vae={root / 'vae' / 'vae'}", root / "text", root / "stills"
-    return {"stills": [vae, f"text={text}"], "flow": [vae, f"text={stills}", f"init_from={stills}"]}.get(
-        name, []
-    )
+    vae, text, stills, flow = root / "vae" / "vae", root / "text", root / "stills", root / "flow"
+    return {
+        "faces": [f"init_from={vae}", f"likeness={root / 'likeness'}"],
+        "stills": [f"vae={vae}", f"text={text}"],
+        "flow": [f"vae={vae}", f"text={stills}", f"init_from={stills}"],
+        "fine": [f"vae={root / 'faces' / 'vae'}", f"text={flow}", f"init_from={flow}"],
+        "guided": [f"vae={root / 'faces' / 'vae'}", *(f"{k}={root / 'fine'}" for k in ("text", "init_from"))],
+    }.get(name, [])
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
@@ -86,11 +92,12 @@ def test_resumed_run_has_the_same_bits(runs: Path, tmp_path: Path, name: str) ->
     killed = checkpoint.list_checkpoints(runs / name / "checkpoints")[
         0
     ]  # as if the run had died after this one
-    assert 0 < checkpoint.load(killed).step < 6
+    last = newest(runs / name).step
+    assert 0 < checkpoint.load(killed).step < last
     shutil.copytree(killed, output / "checkpoints" / killed.name)
     train_world(RECIPES[name], set=inputs(name, runs), output=str(output), resume="auto", device="cpu")
     straight, resumed = newest(runs / name), newest(output)
-    assert straight.step == resumed.step == 6
+    assert straight.step == resumed.step == last
     for part in ("model", "average", "optimizer"):
         assert_same(straight.parts[part], resumed.parts[part])
 
@@ -150,6 +157,8 @@ def test_numbers_are_logged(runs: Path) -> None:
     assert last["psnr_still"] > 0
     assert {"who", "action", "background", "light"} <= rows(runs / "text")[-1].keys()
     assert {"loss", "video", "head", "readout"} <= rows(runs / "flow")[-1].keys()
+    assert "likeness" in rows(runs / "faces")[-1]
+    assert "identity" not in rows(runs / "guided")[-1]
     assert Image.open(runs / "flow" / "samples.png").size == (9 * 48, 2 * 2 * 48)
 
 
@@ -197,6 +206,8 @@ def test_init_from_takes_the_weights(runs: Path, tmp_path: Path) -> None:
         (["batch.crop_frames=9"], "batch.crop, crop_frames: num_frames"),
         (["clip.num_frames=6"], "clip: num_frames"),
         (["stats_clips=0"], "stats_clips=0"),
+        (["loss.features=1"], "need likeness"),
+        (["loss.identity=-1"], "weights of at least 0"),
         (["budget"], "must look like"),
         (["model.temperal_downsample=[true]"], "temperal_downsample"),
         (["optimisation.method=sgd"], "must be one of"),
@@ -217,6 +228,8 @@ def test_bad_recipes_are_refused(tmp_path: Path, overrides: list[str], message: 
         (["readout.blocks=[]"], "numbers of blocks"),
         (["loss.drop_text=-0.1"], "drop_text"),
         (["latents.odds=[1.5, -0.5]"], "odds"),
+        (["latents.renew_every=-1"], "renew_every not negative"),
+        (["guided=4.0"], "guided needs init_from"),
     ],
 )
 def test_bad_recipes_of_the_transformer_are_refused(
@@ -302,3 +315,32 @@ def test_training_sees_what_the_stock_pipeline_makes(runs: Path) -> None:
     assert torch.allclose(control, stock, atol=1e-5)
     assert torch.equal(x0[:, :, :2], control[:, : vae.config.z_dim, :2])
     assert torch.equal(x0[:, :, 2:], batch.video)
+
+
+def test_a_distillation_starts_at_what_guidance_of_one_would_give(runs: Path) -> None:
+    """At scale 1 the target is the teacher's own velocity: nothing is left to learn. At 4 something is."""
+    losses = {}
+    for scale in (1.0, 4.0):
+        data = read_recipe("tiny_flow_guided_smoke", [*inputs("guided", runs), f"guided={scale}"])
+        del data["kind"]
+        task = FlowTask(build(FlowRecipe, data), torch.device("cpu"))
+        losses[scale] = float(task.loss(task.draw(0, 0.0))[0])
+    assert losses[1.0] < 1e-9
+    assert losses[4.0] > 10 * losses[1.0]
+
+
+def test_renewed_clips_depend_on_the_number_of_renewals_only(runs: Path) -> None:
+    data = read_recipe("tiny_flow_fine_smoke", inputs("fine", runs))
+    del data["kind"]
+    task = FlowTask(build(FlowRecipe, data), torch.device("cpu"))
+    pool = task.pools[2]
+    first = pool.sample(8, "any").video
+    pool.renew(1)
+    pool.renew(2)
+    slowly = pool.sample(8, "any").video
+    pool.renew(1)
+    pool.renew(2)
+    assert torch.equal(pool.sample(8, "any").video, slowly)
+    assert not torch.equal(slowly, first)
+    pool.renew(0)
+    assert torch.equal(pool.sample(8, "any").video, first)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from caption_reader import read
 
+from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError
-from igrpo_sdk.training.world.captions import Naming, caption, captions
+from igrpo_sdk.inputs import split_words
+from igrpo_sdk.training.world.captions import Naming, caption, captions, refined_caption
 from igrpo_sdk.training.world.identities import Appearance, appearances, identity_vectors
 from igrpo_sdk.training.world.naming import reference_description
 from igrpo_sdk.training.world.scenes import ACTIONS, Actor, Scene, sample_scene
@@ -172,3 +174,15 @@ def test_reference_description() -> None:
     assert reference_description(person) == "a woman in orange with long red hair and glasses"
     bald = Appearance("man", None, "bald", True, True, True, "pale", "green")
     assert reference_description(bald) == "a bald man in green with glasses, a beard and a moustache"
+
+
+def test_the_preset_lists_every_word_of_the_captions() -> None:
+    """Words beyond these are told to a user as unknown to the model."""
+    known = set(Preset.load("tiny-vace").words)
+    said: set[str] = set()
+    for number in range(600):
+        scene = sample_scene(number, "validation", 1 + number % 3)
+        text = caption(scene, number)
+        said |= {word.lower() for word in split_words(text) + split_words(refined_caption(scene, text))}
+    assert said <= known
+    assert len(known - said) < 0.1 * len(known)  # and hardly any other

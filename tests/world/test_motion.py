@@ -21,7 +21,7 @@ from igrpo_sdk.training.world.scenes import (
     sample_scene,
 )
 
-FRAMES, FPS = 17, 8.0
+FRAMES, FPS = 17, 16.0
 SEEDS = range(30)
 LIGHT_CHANNELS = ("light_x", "light_y", "ambient", "warm", "gain")
 # The channels that an action moves, beside those of standing.
@@ -186,14 +186,44 @@ def test_of_two_who_swap_the_lower_number_comes_closer(first: str) -> None:
 def test_of_three_two_swap_and_the_third_stays() -> None:
     x = poses([group(3, ("swap", "stand", "swap"), seed) for seed in SEEDS])["x"]
     assert ((x[:, 1, -1] - x[:, 1, 0]).abs() < 0.05).all()
-    assert (x[:, 0, -1] > 0.7).all()
-    assert (x[:, 2, -1] < -0.7).all()
+    assert (x[:, 0, -1] > 0.65).all()
+    assert (x[:, 2, -1] < -0.65).all()
+
+
+def test_heads_move_little_from_frame_to_frame() -> None:
+    """At most half of what they moved at 8 frames a second, when the VAE smeared faces: steps up to 0.14 half
+    heights aside, 0.43 radians of shaking and 0.26 of nodding.
+    """
+    limits = {"x": 0.08, "yaw": 0.19, "pitch": 0.14}
+    for action in ACTIONS:
+        other = "swap" if action == "swap" else "stand"
+        made = poses([group(2, (action, other), seed) for seed in SEEDS])
+        for name, limit in limits.items():
+            assert made[name][:, :2].diff(dim=-1).abs().max() < limit, (action, name)
+
+
+def test_people_blink_within_a_second_and_eyes_lead_the_head() -> None:
+    shut = poses([group(2, "stand", seed) for seed in range(200)])["blink"][:, :2].amax(-1) > 0.7
+    assert 0.35 < shut.float().mean() < 0.65
+    turn = moved("turn")
+    eyes, head = turn["gaze_x"] / turn["gaze_x"][:, -1:], turn["yaw"] / turn["yaw"][:, -1:]
+    assert (eyes >= head - 1e-5).all()
+    assert (turn["gaze_x"].abs().amax(1) > 1.0).all(), "far enough to be seen"
+
+
+def test_a_laugh_opens_the_mouth_wider_than_speech() -> None:
+    laugh, talk = (
+        poses([group(2, (action, "stand"), seed) for seed in SEEDS])["open"][:, 0]
+        for action in ("laugh", "talk")
+    )
+    assert (laugh[:, -6:] > 0.8).all(), "and keeps it open"
+    assert laugh.max() > 1.1 > 0.9 > talk.max()
 
 
 def test_a_clip_of_another_rate_shows_the_same_motion() -> None:
     """Twice the frames at twice the rate: every other frame is the same moment."""
     scenes = [group(3, ("talk", "nod", "look_around"), seed) for seed in SEEDS]
-    slow, fast = poses(scenes, 9, 4.0), poses(scenes, 17, 8.0)
+    slow, fast = poses(scenes, 9, 8.0), poses(scenes, 17, 16.0)
     for name in CHANNELS:
         torch.testing.assert_close(fast[name][:, :, ::2], slow[name], rtol=0, atol=1e-5)
 

@@ -22,6 +22,7 @@ import torch
 
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from igrpo_sdk.media.files import PARTIAL, directory_whole, file_hash
+from igrpo_sdk.reading import probe, read_json
 
 _MANIFEST = "manifest.json"
 
@@ -64,20 +65,20 @@ def save(root: Path, step: int, parts: Mapping[str, Any], keep: int = 2) -> Path
 def load(path: Path) -> Checkpoint:
     """Read one checkpoint and verify every file; WeightsError names the file that is missing or damaged."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(path / _MANIFEST, "manifest")
         step, hashes = int(manifest["step"]), dict(manifest["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is not a checkpoint (no readable {_MANIFEST}): {error}") from None
     parts: dict[str, Any] = {}
     for name, expected in hashes.items():
         file = path / name
-        if not file.is_file() or file_hash(file) != expected:
+        if probe(file, "checkpoint file") != "file" or file_hash(file) != expected:
             raise WeightsError(
                 f"checkpoint file {file} is missing or damaged: resume from an older checkpoint"
             )
         try:
             parts[file.stem] = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError) as error:
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise WeightsError(f"checkpoint file {file} cannot be read: {error}") from None
     return Checkpoint(path, step, parts)
 

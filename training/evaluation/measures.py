@@ -36,7 +36,7 @@ from .judge import Judge, JudgedFrame, judge_references, judge_signature, judge_
 from .ownership import OwnedVideo, own_video
 from .suites import file_hash
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the files; it grows when what is measured changes."""
 JUDGED_EVERY = 4
 """The judge looks at every fourth measured frame: it takes a tenth of a second for each."""

@@ -16,11 +16,13 @@ from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from igrpo_sdk.media.files import directory_whole
 
 from .card import write_card
+from .clips import CLIP
 from .trainer import trained
 
 RUNS = {
-    "tiny_vae": "vae-crops", "tiny_vae_motion": "vae", "tiny_text": "text", "tiny_flow_stills": "stills",
-    "tiny_flow": "flow",
+    "tiny_likeness": "likeness", "tiny_vae": "vae-crops", "tiny_vae_motion": "vae-motion",
+    "tiny_vae_faces": "vae", "tiny_text": "text", "tiny_flow_stills": "stills", "tiny_flow": "flow-coarse",
+    "tiny_flow_fine": "flow",
 }  # fmt: skip
 """Recipes that make a pipeline, in order, and the folder that `recipes/tiny_vace.sh` gives to each."""
 
@@ -39,7 +41,11 @@ class AssembleRecipe:
     """Folder of the runs that made the parts, named as `RUNS` says; the model card quotes their logs."""
     hardware: str = ""
     preset: str = "tiny-vace"
-    """Preset whose geometry, steps and guidance go into the directory, as its own settings."""
+    """Preset whose settings go into the directory, as its own; its geometry is that of the training clips."""
+    steps: int = 16
+    """Steps of the sampler."""
+    guidance_scale: float = 4.0
+    """Weight of the prompt in guidance; 1 runs one pass instead of two."""
     flow_shift: float = 3.0
     """Shift of the sampler's noise levels; the one the transformer was trained with."""
     note: str = ""
@@ -76,8 +82,16 @@ def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, de
 
 def _describe(recipe: AssembleRecipe, directory: Path, name: str) -> None:
     """Write the settings and the model card."""
-    preset = replace(Preset.load(recipe.preset), name=name, flow_shift=recipe.flow_shift)
-    preset = replace(preset, path=None, adapter=None)  # those of other weights
+    preset = replace(
+        Preset.load(recipe.preset),
+        name=name,
+        geometry=CLIP,
+        steps=recipe.steps,
+        guidance_scale=recipe.guidance_scale,
+        flow_shift=recipe.flow_shift,
+        path=None,
+        adapter=None,  # path and adapter are those of other weights
+    )
     data = {key: value for key, value in asdict(preset).items() if value is not None}
     (directory / PRESET_FILE).write_text(json.dumps(data, indent=2) + "\n", "utf-8")
     logs = {run: Path(recipe.runs) / folder for run, folder in RUNS.items()}

@@ -19,11 +19,13 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.seeds import generator, mix
 
 from ..world.identities import SPLITS
+from ..world.landmarks import NUM_POINTS, scene_faces
 from ..world.renderer import render_references, render_scenes
 from ..world.scenes import MAX_PEOPLE, sample_scene
 
-CLIP = Geometry(height=144, width=192, num_frames=17, fps=8.0)
+CLIP = Geometry(height=144, width=192, num_frames=17, fps=16.0)
 """The clips of the tiny models."""
+_WHOLE = 0.8  # share of a head that must be seen for its face to count as whole
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,20 @@ class PoolConfig:
             raise InputError(f"{self}: needs 1 <= initial_groups <= groups and at least one of everything")
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Windows of B clips, t frames of h x w pixels."""
+
+    video: Tensor
+    """[B, 3, t, h, w] in [-1, 1], channels last in memory."""
+    heads: Tensor
+    """[B, 1, t, h, w] in {0, 1}: pixels in the box of a head."""
+    points: Tensor
+    """[B, P, t, 5, 2]: the five points of each face, pixels of the window with 0 at its edge."""
+    whole: Tensor
+    """[B, P, t], bool: faces of which nearly all is seen and all points lie inside the window."""
+
+
 def letterbox_squares(pictures: Tensor, height: int, width: int) -> Tensor:
     """Square uint8 pictures [N, height, height, 3] centred on white [N, height, width, 3]."""
     if height > width:
@@ -58,7 +74,7 @@ def letterbox_squares(pictures: Tensor, height: int, width: int) -> Tensor:
 
 
 class ClipPool:
-    """Clips, head boxes and close-ups of people of one split, in a ring of groups."""
+    """Clips with their heads and faces, and close-ups, of people of one split, in a ring of groups."""
 
     def __init__(
         self, config: PoolConfig, clip: Geometry, split: str, seed: int, device: torch.device
@@ -69,6 +85,7 @@ class ClipPool:
         self.frames = torch.empty((clips, clip.num_frames, *size), dtype=torch.uint8, device=device)
         self.boxes = torch.empty((clips, MAX_PEOPLE, clip.num_frames, 4), device=device)
         self.visible = torch.empty((clips, MAX_PEOPLE, clip.num_frames), device=device)
+        self.points = torch.empty((clips, MAX_PEOPLE, clip.num_frames, NUM_POINTS, 2), device=device)
         self.stills = torch.empty((stills, *size), dtype=torch.uint8, device=device)
         self._groups_rendered = 0
 
@@ -79,14 +96,8 @@ class ClipPool:
             self._render(group)
         self._groups_rendered = due
 
-    def sample(
-        self, batch: int, frames: int, height: int, width: int, *seed: int | str
-    ) -> tuple[Tensor, Tensor]:
-        """Random windows of the clips: video [B, 3, frames, height, width] in [-1, 1] and where heads are.
-
-        A window is centred near the head of someone who can be seen. The mask is [B, 1, frames, height,
-        width] in {0, 1}.
-        """
+    def sample(self, batch: int, frames: int, height: int, width: int, *seed: int | str) -> Windows:
+        """Random windows of the clips, each centred near the head of someone who can be seen."""
         random = torch.rand((batch, 5), generator=generator(torch.device("cpu"), *seed)).to(self.device)
         index = (random[:, 0] * self._num_ready(self.config.group_clips)).long()
         start = (random[:, 1] * (self.clip.num_frames - frames + 1)).long()
@@ -98,9 +109,14 @@ class ClipPool:
             index[:, None, None, None], t[:, :, None, None], y[:, None, :, None], x[:, None, None, :]
         ]
         boxes = self.boxes[index[:, None], :, t]  # [B, frames, P, 4]
-        boxes = boxes * (self.visible[index[:, None], :, t] > 0)[..., None]
-        inside = _inside(boxes, y, x)
-        return to_video(window), inside[:, None].float()
+        visible = self.visible[index[:, None], :, t]
+        inside = _inside(boxes * (visible > 0)[..., None], y, x)
+        points = self.points[index[:, None], :, t] - torch.stack([x0, y0], 1)[:, None, None, None]
+        limit = torch.tensor([width, height], device=self.device)
+        whole = ((points > 0) & (points < limit)).all(-1).all(-1) & (visible > _WHOLE)
+        return Windows(
+            to_video(window), inside[:, None].float(), points.transpose(1, 2), whole.transpose(1, 2)
+        )
 
     def sample_stills(self, batch: int, *seed: int | str) -> Tensor:
         """Random close-ups as one-frame videos [B, 3, 1, H, W] in [-1, 1]."""
@@ -115,9 +131,11 @@ class ClipPool:
         slot, clips, stills = group % self.config.groups, self.config.group_clips, self.config.group_stills
         clip = self.clip
         scenes = [sample_scene(mix(self.seed, "scene", group, i), self.split) for i in range(clips)]
-        made = render_scenes(scenes, clip.height, clip.width, clip.num_frames, clip.fps, self.device)
+        size = (clip.height, clip.width, clip.num_frames, clip.fps, self.device)
+        made, faces = render_scenes(scenes, *size), scene_faces(scenes, *size)
         here = slice(slot * clips, (slot + 1) * clips)
         self.frames[here], self.boxes[here], self.visible[here] = made.frames, made.boxes, made.visible
+        self.points[here] = faces.points
         people, seeds = draw_people(stills, self.split, self.seed, "still", group)
         pictures = render_references(people, seeds, clip.height, device=self.device)
         self.stills[slot * stills : (slot + 1) * stills] = letterbox_squares(

@@ -12,6 +12,13 @@ count little, the heads count more. Batches have one number of people each.
 
 Where the prompt is left out, for guidance, the references are another example's: without a prompt they then
 say nothing of the video, and guidance strengthens what the references say along with what the prompt says.
+
+Guidance costs two passes a step. A run with `guided` teaches a model to give in one pass what an earlier run
+gives in two (Meng et al. 2023, arXiv 2210.03142, first stage, for one guidance scale): its target is
+
+    v(no prompt) + guided * (v(prompt) - v(no prompt))
+
+of the earlier weights, at the same noise and with the same references in both, as pipelines call them.
 """
 
 from __future__ import annotations
@@ -36,6 +43,7 @@ from igrpo_sdk.seeds import generator
 
 from ..common.average import Average
 from .clips import CLIP
+from .growing import refitted_transformer
 from .latents import Batch, Encoder, LatentConfig, LatentPool, tokenizer_function
 from .loop import Budget, Clock
 from .preview import load_parts, write_preview
@@ -130,7 +138,10 @@ class FlowRecipe:
     record: bool = True
     """Run forward and backward passes as CUDA graphs on a GPU."""
     init_from: str | None = None
-    """Directory with `transformer` and `text_encoder` of an earlier run: weights only, all else anew."""
+    """Directory with `transformer` and `text_encoder` of an earlier run: weights only, all else anew. Its
+    patches may be larger and its latent channels fewer; the transformer's blocks must be those of `model`."""
+    guided: float | None = None
+    """Guidance scale that is distilled from `init_from` into one pass; None learns from the clips."""
     held_out: int = 128
     """Validation clips per number of people."""
     previews: int = 6
@@ -141,6 +152,8 @@ class FlowRecipe:
         check_seed(self.seed)
         if min(self.batch, self.held_out) < 1 or self.previews < 0:
             raise InputError("batch and held_out must be at least 1, previews at least 0")
+        if self.guided is not None and (self.init_from is None or self.loss.drop_text > 0):
+            raise InputError("guided needs init_from, the teacher, and loss.drop_text=0: every prompt counts")
 
 
 def train_flow(recipe: FlowRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
@@ -159,7 +172,10 @@ def train_flow(recipe: FlowRecipe, output: Path, resume: str | None = None, devi
     )
     task.export(output)
     if recipe.previews:
-        pipe = load_parts(Path(recipe.vae), output, recipe.loss.shift, recipe.clip, str(task.device))
+        guidance = 2.0 if recipe.guided is None else 1.0  # a distilled model is guided as it is
+        pipe = load_parts(
+            Path(recipe.vae), output, recipe.loss.shift, guidance, recipe.clip, str(task.device)
+        )
         write_preview(pipe, recipe.previews, output)
     return output
 
@@ -178,12 +194,14 @@ class FlowTask:
         ).to(device)
         self.encoder = Encoder(AutoencoderKLWan.from_pretrained(vae, dtype=torch.float32), device, gpu)
         if recipe.init_from is not None:
-            self.transformer = WanVACETransformer3DModel.from_pretrained(weights / "transformer")
+            earlier = WanVACETransformer3DModel.from_pretrained(weights / "transformer", dtype=torch.float32)
+            self.transformer = self._going_on_from(earlier)
         else:
             self.transformer = recipe.model.build(self.encoder.vae, self.text_encoder.config.d_model)
         self.transformer = self.transformer.float().to(device).train()
         self.transformer.set_attn_processor(FusibleAttnProcessor())
         self.text_encoder.train()
+        self.teacher = None if recipe.guided is None else self._make_teacher()
         self.modules: Mapping[str, nn.Module] = {
             "transformer": self.transformer,
             "text_encoder": self.text_encoder,
@@ -198,6 +216,35 @@ class FlowTask:
         if recipe.compile and gpu:
             torch._dynamo.config.recompile_limit = 64
             self.transformer.compile_repeated_blocks(fullgraph=True)
+            if self.teacher is not None:
+                self.teacher[0].compile_repeated_blocks(fullgraph=True)
+
+    def _going_on_from(self, earlier: WanVACETransformer3DModel) -> WanVACETransformer3DModel:
+        """The earlier transformer, refitted where the recipe's patches or the VAE's channels are others."""
+        vae, patch = self.encoder.vae.config, tuple(self.recipe.model.patch_size)
+        if (tuple(earlier.config.patch_size), earlier.config.in_channels) == (patch, vae.z_dim):
+            return earlier
+        made = self.recipe.model.build(self.encoder.vae, self.text_encoder.config.d_model)
+        mask = vae.scale_factor_spatial**2
+        try:
+            made.load_state_dict(refitted_transformer(earlier.state_dict(), patch[1], vae.z_dim, mask))
+        except RuntimeError as error:
+            raise InputError(
+                f"init_from={self.recipe.init_from}: model must have its sizes ({error})"
+            ) from None
+        return made
+
+    def _make_teacher(self) -> tuple[WanVACETransformer3DModel, UMT5EncoderModel]:
+        """Frozen copies of the transformer and the text encoder as they are now."""
+        transformer = WanVACETransformer3DModel.from_config(self.transformer.config)
+        transformer.load_state_dict(self.transformer.state_dict())
+        transformer.set_attn_processor(FusibleAttnProcessor())
+        text_encoder = UMT5EncoderModel(self.text_encoder.config)
+        text_encoder.load_state_dict(self.text_encoder.state_dict())
+        frozen = (transformer, text_encoder)
+        for module in frozen:
+            module.requires_grad_(False).eval().to(self.device)
+        return frozen
 
     def _make_readout(self) -> Readout | None:
         asked, blocks = self.recipe.readout, self.transformer.blocks
@@ -240,6 +287,7 @@ class FlowTask:
 
     def draw(self, step: int, progress: float) -> dict[str, Tensor]:
         """One batch of clips with the same number of people, drawn by the odds, and the step's noise."""
+        self._renew(step)
         recipe, seed = self.recipe, (self.recipe.seed, "step", step)
         random = generator(torch.device("cpu"), *seed, "people")
         people = int(torch.multinomial(self._odds, 1, generator=random)) + 1
@@ -247,6 +295,14 @@ class FlowTask:
         batch = self.pools[people].sample(recipe.batch, *seed).without_prompt(dropped, self.empty)
         sigma = draw_sigmas(recipe.batch, recipe.loss, random).to(self.device)
         return self._noised(batch, sigma, generator(self.device, *seed, "noise"))
+
+    def _renew(self, step: int) -> None:
+        """Renew the pools, each in proportion to its size."""
+        every = self.recipe.latents.renew_every
+        if every:
+            total = sum(pool.num_chunks for pool in self.pools.values())
+            for pool in self.pools.values():
+                pool.renew(step // every * pool.num_chunks // total)
 
     def _noised(self, batch: Batch, sigma: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         x0, control = model_input(batch, self.grey, self.transformer.config.vace_in_channels)
@@ -264,16 +320,11 @@ class FlowTask:
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted squared error of the velocity; reference slots come first in time and weigh little."""
+        target = batch["target"] if self.teacher is None else self._guided_target(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            velocity = self.transformer(
-                hidden_states=batch["x"],
-                timestep=batch["sigma"] * 1000,
-                encoder_hidden_states=embed_text(self.text_encoder, batch["tokens"]),
-                control_hidden_states=batch["control"],
-                return_dict=False,
-            )[0].float()
+            velocity = _velocity(self.transformer, self.text_encoder, batch, batch["tokens"])
             told = None if self.readout is None else self.readout.loss(batch["told"], batch["counts"])
-        error = (velocity - batch["target"]).square().mean(1)  # [B, K + t, h, w]
+        error = (velocity - target).square().mean(1)  # [B, K + t, h, w]
         heads = batch["heads"]
         references, video = error.split([error.shape[1] - heads.shape[1], heads.shape[1]], dim=1)
         weight = 1 + self.recipe.loss.head * heads
@@ -285,9 +336,19 @@ class FlowTask:
         return loss, {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
+    def _guided_target(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What guidance makes of the teacher's velocities with and without the prompt."""
+        assert self.teacher is not None and self.recipe.guided is not None
+        empty = self.empty.expand(len(batch["tokens"]), -1)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            told, untold = (_velocity(*self.teacher, batch, tokens) for tokens in (batch["tokens"], empty))
+        return torch.lerp(untold, told, self.recipe.guided)
+
+    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Loss of the averaged weights on held-out people, at fixed noise and evenly spread noise levels.
 
+        Of a distillation, by how much it misses its teacher. Otherwise also
         `binding`: by how much the loss at heads grows when the references of a clip change places, and
         `identity`: when they are those of another clip; 0 for a model that does not look. Both at one
         noise level: `binding` at 1 - EARLY / 2, `identity` at 0.8.
@@ -299,8 +360,9 @@ class FlowTask:
                 batch = pool.sample(min(self.recipe.batch, len(pool)), "held-out")
                 spread = spread_sigmas(len(batch.video), self.recipe.loss.shift)
                 terms = self._held_out_terms(batch, people, spread)
-                terms["identity"] = self._lost_with(batch, people, 0.8, other_clip=True)
-                if people > 1:
+                if self.teacher is None:
+                    terms["identity"] = self._lost_with(batch, people, 0.8, other_clip=True)
+                if self.teacher is None and people > 1:
                     terms["binding"] = self._lost_with(batch, people, 1 - EARLY / 2, other_clip=False)
                 for name, value in terms.items():
                     totals.setdefault(name, []).append(value)
@@ -329,6 +391,23 @@ class FlowTask:
         write_model(text_encoder.half(), output / "text_encoder")
         self.tokenizer.save_pretrained(output / "tokenizer")
         return output
+
+
+def _velocity(
+    transformer: WanVACETransformer3DModel,
+    text_encoder: UMT5EncoderModel,
+    batch: Mapping[str, Tensor],
+    tokens: Tensor,
+) -> Tensor:
+    """The velocity [B, z, K + t, h, w] of a batch with the prompts `tokens`, float32."""
+    made: Tensor = transformer(
+        hidden_states=batch["x"],
+        timestep=batch["sigma"] * 1000,
+        encoder_hidden_states=embed_text(text_encoder, tokens),
+        control_hidden_states=batch["control"],
+        return_dict=False,
+    )[0]
+    return made.float()
 
 
 def draw_sigmas(count: int, loss: FlowLoss, random: torch.Generator) -> Tensor:

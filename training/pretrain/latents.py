@@ -42,12 +42,16 @@ class LatentConfig:
     chunk: int = 64
     """Clips rendered and encoded in one call."""
     seed: int = 0
+    renew_every: int = 0
+    """Steps after which the oldest chunk makes room for clips never seen before; 0 keeps the first ones."""
 
     def __post_init__(self) -> None:
         if abs(sum(self.odds) - 1) > 1e-6 or not 1 <= len(self.odds) <= 3 or min(self.odds) < 0:
             raise InputError(f"odds={self.odds} must be one to three shares that sum to 1")
-        if min(self.clips, self.captions, self.pictures, self.chunk) < 1:
-            raise InputError(f"{self}: clips, captions, pictures and chunk must be at least 1")
+        if min(self.clips, self.captions, self.pictures, self.chunk) < 1 or self.renew_every < 0:
+            raise InputError(
+                f"{self}: clips, captions, pictures and chunk must be at least 1, renew_every not negative"
+            )
 
     def count(self, people: int) -> int:
         """Clips of `people` people, a multiple of `chunk`, at least one chunk."""
@@ -111,7 +115,11 @@ class Encoder:
 
 
 class LatentPool:
-    """Clips with `people` people, filled chunk by chunk at construction."""
+    """Clips with `people` people, filled chunk by chunk at construction and renewed in the same order.
+
+    What it holds is a function of the configuration and of the number of renewals alone, so that a resumed
+    run sees the same data.
+    """
 
     def __init__(
         self,
@@ -124,6 +132,8 @@ class LatentPool:
         tokenize: Callable[[Sequence[str]], Tensor],
     ) -> None:
         self.people, self._pictures, self._captions = people, config.pictures, config.captions
+        self._config, self._clip, self.split = config, clip, split
+        self._encoder, self._tokenize = encoder, tokenize
         z = encoder.vae.config.z_dim
         scale = encoder.vae.config.scale_factor_spatial
         cells = (clip.height // scale, clip.width // scale)
@@ -135,26 +145,41 @@ class LatentPool:
         )
         self._heads = torch.empty((count, t, *cells), dtype=torch.bool, device=device)
         self._tokens = torch.empty((count, config.captions, TEXT_LENGTH), dtype=torch.int32, device=device)
-        facts, truths = Facts(clip.fps, clip.num_frames, device), []
-        for first in range(0, count, config.chunk):
-            here = slice(first, first + config.chunk)
-            seeds = [mix(config.seed, split, people, i) for i in range(here.start, here.stop)]
-            scenes = [sample_scene(seed, split, people) for seed in seeds]
-            made = render_scenes(scenes, clip.height, clip.width, clip.num_frames, clip.fps, device)
-            self._video[here] = encoder.encode(to_video(made.frames))
-            self._heads[here] = head_cells(made, cells, scale)
-            truths.append(facts.of(scenes, made))
-            pictures = reference_pictures(scenes, seeds, config.pictures, clip, device)
-            self._references[here] = encoder.encode(pictures).view(
-                len(scenes), config.pictures, people, z, *cells
-            )
-            written = [text for i in range(config.captions) for text in captions(scenes, [i] * len(scenes))]
-            tokens = tokenize(written).view(config.captions, len(scenes), TEXT_LENGTH)
-            self._tokens[here] = tokens.transpose(0, 1).to(device)
-        self._truth = Truth.join(truths)
+        self._facts = Facts(clip.fps, clip.num_frames, device)
+        self.num_chunks = count // config.chunk
+        self._generations = [0] * self.num_chunks
+        self._truth = Truth.join([self._fill(chunk, 0) for chunk in range(self.num_chunks)])
 
     def __len__(self) -> int:
         return len(self._video)
+
+    def renew(self, renewals: int) -> None:
+        """Bring the pool to where it is after so many renewals of one chunk each; mostly a no-op."""
+        for chunk in range(self.num_chunks):
+            due = (renewals + self.num_chunks - 1 - chunk) // self.num_chunks
+            if due != self._generations[chunk]:
+                self._truth.put(self._rows(chunk), self._fill(chunk, due))
+                self._generations[chunk] = due
+
+    def _rows(self, chunk: int) -> slice:
+        return slice(chunk * self._config.chunk, (chunk + 1) * self._config.chunk)
+
+    def _fill(self, chunk: int, generation: int) -> Truth:
+        """Render and encode the clips that a chunk holds in its n-th generation; returns their truth."""
+        config, clip, people, here = self._config, self._clip, self.people, self._rows(chunk)
+        device, cells = self._encoder.device, tuple(self._video.shape[-2:])
+        first = generation * len(self)
+        seeds = [mix(config.seed, self.split, people, first + i) for i in range(here.start, here.stop)]
+        scenes = [sample_scene(seed, self.split, people) for seed in seeds]
+        made = render_scenes(scenes, clip.height, clip.width, clip.num_frames, clip.fps, device)
+        self._video[here] = self._encoder.encode(to_video(made.frames))
+        self._heads[here] = head_cells(made, (cells[0], cells[1]), clip.height // cells[0])
+        pictures = reference_pictures(scenes, seeds, config.pictures, clip, device)
+        self._references[here] = self._encoder.encode(pictures).view(self._references[here].shape)
+        written = [text for i in range(config.captions) for text in captions(scenes, [i] * len(scenes))]
+        tokens = self._tokenize(written).view(config.captions, len(scenes), TEXT_LENGTH)
+        self._tokens[here] = tokens.transpose(0, 1).to(device)
+        return self._facts.of(scenes, made)
 
     def sample(self, batch: int, *seed: int | str) -> Batch:
         """Random examples; which ones, with which caption and pictures, depends on the seed only."""

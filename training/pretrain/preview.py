@@ -22,7 +22,9 @@ from .clips import letterbox_squares
 from .latents import TEXT_LENGTH
 
 
-def load_parts(vae: Path, trained: Path, flow_shift: float, clip: Geometry, device: str) -> IdentityPipeline:
+def load_parts(
+    vae: Path, trained: Path, flow_shift: float, guidance_scale: float, clip: Geometry, device: str
+) -> IdentityPipeline:
     """A pipeline of a VAE directory and a directory with `transformer`, `text_encoder` and `tokenizer`."""
     full = torch.float32
     return IdentityPipeline.from_components(
@@ -30,7 +32,7 @@ def load_parts(vae: Path, trained: Path, flow_shift: float, clip: Geometry, devi
         transformer=WanVACETransformer3DModel.from_pretrained(trained / "transformer", dtype=full).to(device),
         text_encoder=UMT5EncoderModel.from_pretrained(trained / "text_encoder", dtype=full).to(device),
         tokenizer=AutoTokenizer.from_pretrained(trained / "tokenizer"),
-        preset=Preset("preview", clip, 16, 2.0, flow_shift, MAX_PEOPLE, TEXT_LENGTH),
+        preset=Preset("preview", clip, 16, guidance_scale, flow_shift, MAX_PEOPLE, TEXT_LENGTH),
     )
 
 

@@ -65,6 +65,11 @@ class Truth:
     def __getitem__(self, rows: Tensor | slice) -> Truth:
         return Truth(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    def put(self, rows: slice, part: Truth) -> None:
+        """Set the clips of `rows`, in place."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(part, field.name)
+
     @staticmethod
     def join(parts: Sequence[Truth]) -> Truth:
         """The clips of all parts, in order."""

@@ -23,7 +23,10 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.seeds import generator
 
 from ..common.average import Average
-from .clips import CLIP, ClipPool, PoolConfig
+from .clips import CLIP, ClipPool, PoolConfig, Windows
+from .faces.alignment import template
+from .faces.likeness import load_likeness, unlikeness
+from .growing import grown_vae
 from .loop import Budget, Clock
 from .trainer import Every, Optimisation, make_optimizers, restore, train, trained, write_model
 
@@ -82,9 +85,25 @@ class VaeLoss:
     kl: float = 3e-4
     """Divergence from a standard normal, mean over latent values. It lets latents carry noise as long as that
     costs little error, which makes the decoder forgiving."""
+    features: float = 0.0
+    """Distance of the features that a recogniser finds in faces, see `faces.likeness`."""
+    identity: float = 0.0
+    """1 - cosine of the embeddings of faces."""
+    faces: int = 8
+    """Faces compared in each window or clip, from all its frames and people."""
+    first_frame: float = 0.25
+    """How likely a face of the first frame is compared beside one of a later frame. The first frame is a
+    latent frame of its own and sharp without help."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "loss")
+        if min(self.features, self.identity, self.first_frame) < 0 or self.faces < 1:
+            raise InputError(f"{self}: needs weights of at least 0 and at least one face")
+
+    @property
+    def sees_faces(self) -> bool:
+        """True when a recogniser is needed."""
+        return max(self.features, self.identity) > 0
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,9 @@ class VaeRecipe:
     record: bool = True
     """Run forward and backward passes as CUDA graphs on a GPU."""
     init_from: str | None = None
-    """Directory with weights of an earlier run to start from."""
+    """Directory with weights of an earlier run to start from; they may have fewer latent channels."""
+    likeness: str | None = None
+    """Directory of a run of tiny_likeness, needed where the loss sees faces."""
     eval_clips: int = 16
     eval_stills: int = 32
     stats_clips: int = 256
@@ -136,6 +157,10 @@ class VaeRecipe:
         check_seed(self.seed)
         if self.stats_clips < 1:
             raise InputError(f"stats_clips={self.stats_clips} must be at least 1")
+        if self.loss.sees_faces and self.likeness is None:
+            raise InputError(
+                "loss.features and loss.identity need likeness, the folder of a tiny_likeness run"
+            )
         whole, cell = self.clip, self.model.spatial_scale
         crop = Geometry(self.batch.crop, self.batch.crop, self.batch.crop_frames)
         for name, size in (("clip", whole), ("batch.crop, crop_frames", crop)):
@@ -169,7 +194,10 @@ class VaeTask:
         torch.manual_seed(recipe.seed)
         self.vae = recipe.model.build().to(device)
         if recipe.init_from is not None:
-            self.vae.load_state_dict(AutoencoderKLWan.from_pretrained(trained(recipe.init_from)).state_dict())
+            earlier = AutoencoderKLWan.from_pretrained(trained(recipe.init_from), dtype=torch.float32)
+            random = generator(torch.device("cpu"), recipe.seed, "growing")
+            self.vae.load_state_dict(grown_vae(earlier.state_dict(), recipe.model.z_dim, random))
+        self.likeness = load_likeness(recipe.likeness, device) if recipe.likeness is not None else None
         gpu = device.type == "cuda"
         if gpu:
             torch.backends.cudnn.benchmark = True
@@ -189,21 +217,23 @@ class VaeTask:
         self.pool.advance(step)
         seed = (recipe.seed, "step", step)
         if progress >= batch.whole_from:
-            video, heads = self.pool.sample(batch.clips, clip.num_frames, clip.height, clip.width, *seed)
+            windows = self.pool.sample(batch.clips, clip.num_frames, clip.height, clip.width, *seed)
         else:
-            video, heads = self.pool.sample(batch.crops, batch.crop_frames, batch.crop, batch.crop, *seed)
+            windows = self.pool.sample(batch.crops, batch.crop_frames, batch.crop, batch.crop, *seed)
         stills = self.pool.sample_stills(batch.stills, *seed, "still")
         random = generator(self.device, *seed, "noise")
         noises = [
-            torch.randn(self._latent_shape(v), generator=random, device=self.device) for v in (video, stills)
+            torch.randn(self._latent_shape(v), generator=random, device=self.device)
+            for v in (windows.video, stills)
         ]
-        return {
-            "video": video,
-            "heads": heads,
+        drawn = {
+            "video": windows.video,
+            "heads": windows.heads,
             "stills": stills,
             "noise": noises[0],
             "still_noise": noises[1],
         }
+        return drawn | (choose_faces(windows, recipe.loss, random) if self.likeness is not None else {})
 
     def _latent_shape(self, video: Tensor) -> tuple[int, ...]:
         scale = self.vae.config.scale_factor_spatial
@@ -212,16 +242,35 @@ class VaeTask:
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one step's clips and close-ups, and its terms."""
-        video_loss, video_terms = self._reconstruct(batch["video"], batch["heads"], batch["noise"])
-        still_loss, still_terms = self._reconstruct(batch["stills"], None, batch["still_noise"])
+        made, video_loss, video_terms = self._reconstruct(batch["video"], batch["heads"], batch["noise"])
+        _, still_loss, still_terms = self._reconstruct(batch["stills"], None, batch["still_noise"])
         terms = {f"video_{k}": v for k, v in video_terms.items()} | {
             f"still_{k}": v for k, v in still_terms.items()
         }
-        return video_loss + still_loss, terms
+        loss = video_loss + still_loss
+        if self.likeness is not None:
+            features, identity = self._unlike(made, batch)
+            loss = loss + self.recipe.loss.features * features + self.recipe.loss.identity * identity
+            terms |= {"face_features": features.detach(), "face_identity": identity.detach()}
+        return loss, terms
+
+    def _unlike(self, made: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean unlikeness of the chosen faces, in features and in identity."""
+        assert self.likeness is not None
+        first = torch.arange(len(made), device=self.device)[:, None] * made.shape[2]
+        rows = (first + batch["face_frames"]).flatten()
+        ours, theirs = (
+            video.transpose(1, 2).flatten(0, 1).index_select(0, rows) for video in (made, batch["video"])
+        )
+        found = unlikeness(self.likeness, ours, theirs, batch["face_points"].flatten(0, 1))
+        weight = batch["face_weights"].flatten()
+        total = weight.sum().clamp(min=1)
+        return (found.features * weight).sum() / total, (found.identity * weight).sum() / total
 
     def _reconstruct(
         self, video: Tensor, heads: Tensor | None, noise: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The decoded video, its loss and the terms of that."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             mean, log_variance = encode_sequence(self.vae, video).float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-30.0, 20.0)
@@ -233,7 +282,7 @@ class VaeTask:
         detail = _edge_error(made - video)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         loss = plain + weights.detail * detail + weights.kl * divergence
-        return loss, {"l1": error.mean().detach(), "edge": detail.detach(), "kl": divergence.detach()}
+        return made, loss, {"l1": error.mean().detach(), "edge": detail.detach(), "kl": divergence.detach()}
 
     @torch.no_grad()
     def reconstruct(self, video: Tensor) -> Tensor:
@@ -242,19 +291,24 @@ class VaeTask:
         return decode_sequence(self.vae, mean).clamp(-1, 1)
 
     def evaluate(self) -> dict[str, float]:
-        """Mean PSNR in dB of the averaged weights on held-out clips and close-ups."""
+        """Mean PSNR in dB of the averaged weights on held-out clips and close-ups.
+
+        With a recogniser also `likeness`: the mean cosine of faces with the real ones.
+        """
         clip, recipe = self.recipe.clip, self.recipe
-        videos, _ = self.held_out.sample(
+        windows = self.held_out.sample(
             recipe.eval_clips, clip.num_frames, clip.height, clip.width, "held-out"
         )
         stills = self.held_out.sample_stills(recipe.eval_stills, "held-out")
         with self.average.applied():
-            return {
-                "psnr_video": _psnr(torch.cat([self.reconstruct(v) for v in torch.split(videos, 4)]), videos),
-                "psnr_still": _psnr(
-                    torch.cat([self.reconstruct(v) for v in torch.split(stills, 16)]), stills
-                ),
-            }
+            made = torch.cat([self.reconstruct(v) for v in torch.split(windows.video, 4)])
+            made_stills = torch.cat([self.reconstruct(v) for v in torch.split(stills, 16)])
+        found = {"psnr_video": _psnr(made, windows.video), "psnr_still": _psnr(made_stills, stills)}
+        if self.likeness is not None:
+            faces = choose_faces(windows, recipe.loss, generator(self.device, "held-out faces"))
+            with torch.no_grad():
+                found["likeness"] = 1 - float(self._unlike(made, faces | {"video": windows.video})[1])
+        return found
 
     @torch.no_grad()
     def latent_statistics(self) -> tuple[list[float], list[float]]:
@@ -266,9 +320,9 @@ class VaeTask:
         clip, sums = self.recipe.clip, torch.zeros(2, self.recipe.model.z_dim, dtype=torch.float64)
         rounds = -(-self.recipe.stats_clips // 8)
         for i in range(rounds):
-            video, _ = self.pool.sample(
+            video = self.pool.sample(
                 8, clip.num_frames, clip.height, clip.width, self.recipe.seed, "stats", i
-            )
+            ).video
             mean, log_variance = encode_sequence(self.vae, video).double().chunk(2, dim=1)
             square = mean.square() + log_variance.clamp(-30.0, 20.0).exp()
             sums += torch.stack([mean.mean((0, 2, 3, 4)), square.mean((0, 2, 3, 4))]).cpu() / rounds
@@ -282,6 +336,25 @@ class VaeTask:
             vae.load_state_dict(self.vae.state_dict())
         vae.register_to_config(latents_mean=means, latents_std=deviations)
         return write_model(vae.half(), output / "vae")
+
+
+def choose_faces(windows: Windows, loss: VaeLoss, random: torch.Generator) -> dict[str, Tensor]:
+    """Whole faces of each window, drawn at random from `random` on the windows' device.
+
+    Returns:
+        face_frames int64 [B, F], the frame that each is in; face_points [B, F, 5, 2]; face_weights [B, F] in
+        {0, 1}, 0 where a window has fewer than F = `loss.faces` whole faces. The points are then those of the
+        crop itself: slots without an actor have points that are not numbers, which no weight of 0 undoes.
+    """
+    whole = windows.whole  # [B, P, t]
+    chance = torch.rand(whole.shape, generator=random, device=whole.device)
+    chance[:, :, 0] *= loss.first_frame
+    best, place = (chance * whole).flatten(1).topk(min(loss.faces, whole[0].numel()), dim=1)
+    points = windows.points.flatten(1, 2)  # [B, P * t, 5, 2]
+    chosen = points.gather(1, place[..., None, None].expand(-1, -1, *points.shape[2:]))
+    found = best > 0
+    chosen = torch.where(found[..., None, None], chosen, template(chosen.device))
+    return {"face_frames": place % whole.shape[2], "face_points": chosen, "face_weights": found.float()}
 
 
 def _edge_error(error: Tensor) -> Tensor:

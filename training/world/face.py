@@ -105,8 +105,10 @@ def _mouth(colour: Tensor, s: Surface, p: Fields, pose: Fields, skin: Tensor) ->
     inside = smoothstep(-edge, edge, top - s.v + 0.004) * smoothstep(-edge, edge, s.v - bottom + 0.004)
     inside = inside * smoothstep(1.0, 0.9, r.abs()) * s.front
     colour = over(colour, inside, rgb(s.u, 0.20, 0.05, 0.06))
-    teeth = smoothstep(-edge, edge, s.v - (top - 0.055 * gap.clamp(max=1) - 0.012))
-    return over(colour, inside * smoothstep(0.0, 0.02, opening) * teeth, rgb(s.u, 0.94, 0.92, 0.88))
+    # A smile bares the teeth: laughing they fill half of the opening, talking they are a line under the lip.
+    bared = 0.055 + 0.025 * smile.clamp(0, 1)
+    teeth = smoothstep(-edge, edge, s.v - (top - bared * gap.clamp(max=1) - 0.012))
+    return over(colour, inside * smoothstep(0.0, 0.02, opening) * teeth, rgb(s.u, 0.96, 0.95, 0.92))
 
 
 def _nostrils(colour: Tensor, s: Surface, p: Fields, skin: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ CHANNELS = (
 _SCENE_STREAM, _REFERENCE_STREAM, _PORTRAIT_STREAM = 3, 4, 6
 _PLACE_X = {1: (0.0, 0.0, 0.0), 2: (-0.62, 0.0, 0.62), 3: (-0.87, 0.0, 0.87)}  # left, middle, right
 _HEAD_SCALE = {1: 0.62, 2: 0.58, 3: 0.45}
+_SWAPPERS_NEARER = 0.12  # how much nearer to the middle two people stand who swap: less way to go in one clip
+_OUTSIDE = 1.62  # where someone who walks in starts: the centre of the head is well outside a 4:3 frame
 # light: (horizontal direction, ambient share, warmth, gain)
 _LIGHT = {
     "even": (0.0, 0.52, 0.0, 1.0), "warm": (0.1, 0.46, 1.0, 1.0), "cool": (-0.1, 0.46, -1.0, 1.0),
@@ -38,7 +40,8 @@ def scene_poses(scenes: Sequence[Scene], num_frames: int, fps: float, device: to
     """The pose of every actor in every frame: each channel float32 (B, P, T), P = `MAX_PEOPLE`.
 
     Slots without an actor have scale 0 and mean nothing. Frame t is at t / fps seconds; walking, swapping and
-    the like take the whole clip, however long it is.
+    the like take the whole clip, however long it is. The speeds are meant for the 17 frames at 16 frames a
+    second of the tiny models, whose VAE keeps four frames in one latent frame.
     """
     facts = _facts(scenes, device)
     keys = torch.tensor([s.seed for s in scenes], device=device)[:, None] * MAX_PEOPLE
@@ -83,7 +86,8 @@ def portrait_poses(seeds: Tensor, max_yaw: float = 0.61) -> Tensor:
     pose["scale"] = 0.5 * 1.9 ** u[:, 1]
     pose["pitch"], pose["warm"] = 1.8 * pose["pitch"], 1.9 * pose["warm"]
     pose["blink"] = 0.95 * u[:, 4] ** 4
-    pose["smile"], pose["light_x"] = 1.25 * pose["smile"], 1.35 * pose["light_x"]
+    pose["smile"], pose["light_x"] = 1.3 * pose["smile"], 1.35 * pose["light_x"]
+    pose["open"] = 1.5 * pose["open"]
     pose["ambient"] = 0.27 + 0.28 * u[:, 2]
     pose["gain"] = 0.68 + 0.42 * u[:, 3]
     return torch.stack([pose[name].view(-1) for name in CHANNELS], -1)
@@ -103,7 +107,9 @@ def _facts(scenes: Sequence[Scene], device: torch.device) -> dict[str, Tensor]:
             scale[b, p] = _HEAD_SCALE[len(scene.actors)]
         if swappers:
             first, second = swappers
-            end[b, first], end[b, second] = xs[second], xs[first]
+            for p in swappers:
+                start[b, p] = xs[p] - math.copysign(_SWAPPERS_NEARER, xs[p]) if xs[p] else 0.0
+            end[b, first], end[b, second] = float(start[b, second]), float(start[b, first])
             front[b, first], front[b, second] = 1.0, -1.0
     facts = {"start": start, "end": end, "scale": scale, "front": front}
     facts |= {name: (action == k).float() for k, name in enumerate(ACTIONS)}
@@ -121,14 +127,26 @@ def _ramp(progress: Tensor, begin: float, finish: float) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
+def _glide(progress: Tensor, begin: float, finish: float, ease: float = 0.15) -> Tensor:
+    """From 0 to 1 at a constant speed, with a soft start and a soft end that each take the share `ease`.
+
+    The highest speed is 1 / (1 - ease) times the mean, where `_ramp` reaches 1.5 times the mean.
+    """
+    t = ((progress - begin) / (finish - begin)).clamp(0, 1)
+    soft = torch.where(t < 0.5, t.clamp(max=ease), (1 - t).clamp(max=ease))
+    rising = soft * soft / (2 * ease) + (t.clamp(max=0.5) - soft).clamp(min=0)
+    falling = 1 - ease - soft * soft / (2 * ease) - ((1 - t) - soft).clamp(min=0)
+    return torch.where(t < 0.5, rising, falling) / (1 - ease)
+
+
 def _rest(facts: dict[str, Tensor], draws: Tensor, seconds: Tensor) -> Pose:
-    """Standing: small sway, a blink, a look at the camera."""
+    """Standing: small sway, a blink in about half of the clips of a second, a look at the camera."""
 
     def span(k: int, low: float, high: float) -> Tensor:
         return low + (high - low) * draws[:, :, k]
 
     sway = _wave(draws, 0, seconds, 0.2, 0.5)
-    blink_at = span(2, -0.4, 2.4)
+    blink_at = span(2, -0.6, 1.6)
     return {
         "x": facts["start"] + span(3, -0.05, 0.05) + 0.008 * sway,
         "y": span(4, -0.02, 0.08) + 0 * sway,
@@ -136,7 +154,7 @@ def _rest(facts: dict[str, Tensor], draws: Tensor, seconds: Tensor) -> Pose:
         "yaw": span(6, -0.20, 0.20) + 0.03 * sway, "pitch": span(7, -0.06, 0.08) + 0.02 * sway,
         "roll": span(8, -0.06, 0.06) + 0.02 * sway,
         "open": 0 * sway, "smile": span(9, -0.15, 0.15) + 0 * sway,
-        "blink": 0.9 * torch.exp(-(((seconds - blink_at) / 0.09) ** 2)),
+        "blink": 0.95 * torch.exp(-(((seconds - blink_at) / 0.10) ** 2)),
         "gaze_x": span(10, -0.15, 0.15) + 0 * sway, "gaze_y": span(11, -0.1, 0.1) + 0 * sway,
         "brow": span(12, -0.1, 0.3) + 0 * sway,
     }  # fmt: skip
@@ -145,36 +163,38 @@ def _rest(facts: dict[str, Tensor], draws: Tensor, seconds: Tensor) -> Pose:
 def _act(pose: Pose, f: dict[str, Tensor], draws: Tensor, seconds: Tensor, progress: Tensor) -> None:
     """Add what each action does to the head, in place."""
     speech = _wave(draws, 13, seconds, 1.6, 2.4)
-    fast = _wave(draws, 15, seconds, 1.0, 1.4)
+    fast = _wave(draws, 15, seconds, 0.85, 1.15)
     slow = _wave(draws, 17, seconds, 0.42, 0.55)
-    rise = _ramp(progress, 0.05, 0.45)
+    rise = _ramp(progress, 0.0, 0.5)
+    turned = _ramp(progress, 0.05, 0.8)
     inward = -torch.sign(f["start"] + 1e-3)  # towards the others; the middle person turns to the left
-    pose["open"] += f["talk"] * (0.42 + 0.40 * speech) + f["laugh"] * (0.55 + 0.18 * speech) * rise
-    pose["smile"] += f["smile"] * rise + f["laugh"] * (0.5 + 0.4 * rise)
+    pose["open"] += f["talk"] * (0.42 + 0.40 * speech) + f["laugh"] * (1.0 + 0.18 * speech) * rise
+    pose["smile"] += f["smile"] * rise + f["laugh"] * (0.5 + 0.5 * rise)
     pose["blink"] += f["laugh"] * 0.35 * rise
     pose["brow"] += f["talk"] * 0.3 * slow + f["laugh"] * 0.4 * rise
     pose["y"] += f["laugh"] * 0.018 * speech * rise
-    pose["pitch"] += f["nod"] * 0.30 * fast - f["laugh"] * 0.14 * rise
+    pose["pitch"] += f["nod"] * 0.30 * fast - f["laugh"] * 0.12 * rise
     pose["yaw"] += (
-        f["shake"] * 0.42 * fast + f["look_around"] * 0.50 * slow + f["turn"] * 0.52 * inward * rise
+        f["shake"] * 0.40 * fast + f["look_around"] * 0.50 * slow + f["turn"] * 0.52 * inward * turned
     )
-    pose["gaze_x"] += f["look_around"] * 0.6 * slow + f["turn"] * 0.5 * inward * rise
-    pose["scale"] *= 1 + f["lean_in"] * 0.34 * _ramp(progress, 0.15, 0.8)
-    pose["y"] -= f["lean_in"] * 0.05 * rise
+    # The eyes lead: they are where the head goes before the head is.
+    pose["gaze_x"] += f["look_around"] * 1.2 * slow + f["turn"] * 1.2 * inward * rise
+    pose["scale"] *= 1 + f["lean_in"] * 0.30 * _glide(progress, 0.0, 1.0)
+    pose["y"] -= f["lean_in"] * 0.05 * _glide(progress, 0.0, 1.0)
     pose["blink"] = pose["blink"].clamp(max=0.95)
 
 
 def _walk(pose: Pose, f: dict[str, Tensor], progress: Tensor) -> None:
     """Walking in from the nearer side, and swapping places, in place."""
-    outside = torch.sign(f["start"] + 1e-3) * 2.1
-    enter = _ramp(progress, -0.15, 0.62)
+    outside = torch.sign(f["start"] + 1e-3) * _OUTSIDE
+    enter = _glide(progress, 0.0, 0.95)
     pose["x"] += f["walk_in"] * (outside - f["start"]) * (1 - enter)
-    pose["yaw"] -= f["walk_in"] * 0.45 * torch.sign(outside) * (1 - _ramp(progress, 0.4, 0.75))
-    pose["y"] += f["walk_in"] * 0.012 * torch.sin(progress * 18) * (1 - enter)
-    cross = _ramp(progress, 0.08, 0.92)
+    pose["yaw"] -= f["walk_in"] * 0.45 * torch.sign(outside) * (1 - _ramp(progress, 0.4, 1.0))
+    pose["y"] += f["walk_in"] * 0.012 * torch.sin(progress * 12) * (1 - enter)
+    cross = _glide(progress, 0.0, 1.0)
     pose["x"] += (f["end"] - f["start"]) * cross
     midway = 4 * cross * (1 - cross)
-    pose["yaw"] += f["swap"] * 0.5 * torch.sign(f["end"] - f["start"]) * midway
+    pose["yaw"] += f["swap"] * 0.45 * torch.sign(f["end"] - f["start"]) * midway
     pose["scale"] *= 1 + 0.10 * f["front"] * midway
 
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from igrpo_sdk.errors import InputError
+
 from .backgrounds import draw_backgrounds, reference_backgrounds
 from .identities import COLUMN, identity_vectors
 from .motion import CHANNELS, Pose, reference_poses, scene_poses
@@ -46,8 +48,9 @@ def render_scenes(
     height: int = 144,
     width: int = 192,
     num_frames: int = 17,
-    fps: float = 8.0,
+    fps: float = 16.0,
     device: torch.device | str = "cpu",
+    vectors: Tensor | None = None,
 ) -> Rendered:
     """Render scenes: a pure function of the scenes and the geometry, up to the device's rounding.
 
@@ -57,12 +60,17 @@ def render_scenes(
             more at its sides.
         num_frames: frames of every clip. fps: frames a second.
         device: where to draw; the result stays there.
+        vectors: identity vectors to draw instead of the actors' own, float (B, P, D), or (B, P, T, D) for
+            people who change within the clip; P = `MAX_PEOPLE` slots in the order of the actors. See
+            `scenes.actor_vectors`, which gives the actors' own.
+
+    Raises InputError for vectors of another shape.
     """
     device = torch.device(device)
     count, size = len(scenes), (height, width)
     pose = scene_poses(scenes, num_frames, fps, device)
     poses = torch.stack([pose[name] for name in CHANNELS], -1)  # (B, P, T, C)
-    vectors = actor_vectors(scenes, device)
+    people = _people_by_frame(actor_vectors(scenes, device) if vectors is None else vectors, poses)
     order, present = _paint_order(scenes, device)
     background = draw_backgrounds(scenes, height, width, device)
     canvas = background[:, None].expand(count, num_frames, *size, 3).reshape(-1, *size, 3)
@@ -70,11 +78,11 @@ def render_scenes(
     rows = torch.arange(count, device=device)
     for layer in range(MAX_PEOPLE):
         slot, shown = order[:, layer], present[rows, order[:, layer]]
-        canvas, cover, head = _draw_layer(canvas, vectors[rows, slot], poses[rows, slot], shown)
+        canvas, cover, head = _draw_layer(canvas, people[rows, slot], poses[rows, slot], shown)
         hidden = [(mask * (1 - cover), area) for mask, area in hidden]
         hidden.append((head, head.sum((1, 2))))
     seen = torch.stack([mask.sum((1, 2)) / area.clamp(min=1) for mask, area in hidden], 0)
-    boxes, inside = _head_boxes(pose, vectors, height, width)
+    boxes, inside = _head_boxes(pose, people, height, width)
     visible = _by_slot(seen.view(MAX_PEOPLE, count, num_frames), order) * inside
     visible = visible.where(present[:, :, None], 0.0)  # `inside` is 0 / 0 for slots without an actor
     frames = (canvas * 255).round().to(torch.uint8).view(count, num_frames, *size, 3)
@@ -132,6 +140,16 @@ def render_closeups(vectors: Tensor, poses: Tensor, seeds: Tensor, size: int) ->
     return (picture * 255).round().to(torch.uint8)
 
 
+def _people_by_frame(vectors: Tensor, poses: Tensor) -> Tensor:
+    """Identity vectors (B, P, T, D) of (B, P, D) or of what already has frames; poses are (B, P, T, C)."""
+    clips, slots, frames = poses.shape[:3]
+    still, moving = (clips, slots, len(COLUMN)), (clips, slots, frames, len(COLUMN))
+    if vectors.shape not in (still, moving):
+        raise InputError(f"vectors has shape {tuple(vectors.shape)}: give {still}, or {moving} by frame")
+    by_frame = vectors if vectors.shape == moving else vectors.unsqueeze(2)
+    return by_frame.to(poses).expand(moving)
+
+
 def _paint_order(scenes: Sequence[Scene], device: torch.device) -> tuple[Tensor, Tensor]:
     """Slots from back to front (B, P): of two who swap, the lower reference number is painted last."""
     present = torch.zeros(len(scenes), MAX_PEOPLE, dtype=torch.bool)
@@ -148,16 +166,17 @@ def _paint_order(scenes: Sequence[Scene], device: torch.device) -> tuple[Tensor,
 def _draw_layer(
     canvas: Tensor, vectors: Tensor, poses: Tensor, shown: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw one person a clip over its frames where `shown` (B,); canvas is (B * T, H, W, 3)."""
+    """Draw one person a clip, vectors (B, T, D) and poses (B, T, C), over its frames where `shown` (B,).
+
+    canvas is (B * T, H, W, 3).
+    """
     num_frames = poses.shape[1]
     frames = shown.repeat_interleave(num_frames)
     if not bool(frames.any()):
         blank = torch.zeros(canvas.shape[:3], device=canvas.device)
         return canvas, blank, blank
-    per_frame = vectors.repeat_interleave(num_frames, 0)
-    drawn, cover, head = _draw_chunks(
-        canvas[frames], per_frame[frames], poses.reshape(-1, poses.shape[-1])[frames]
-    )
+    by_frame = (tensor.reshape(-1, tensor.shape[-1])[frames] for tensor in (vectors, poses))
+    drawn, cover, head = _draw_chunks(canvas[frames], *by_frame)
     canvas = canvas.index_put((frames,), drawn)
     blank = torch.zeros(canvas.shape[:3], device=canvas.device)
     return canvas, blank.index_put((frames,), cover), blank.index_put((frames,), head)
@@ -185,9 +204,12 @@ def _compiled() -> Drawing:
 
 
 def _head_boxes(pose: Pose, vectors: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Boxes around the heads (B, P, T, 4) and the share of each that lies inside the frame (B, P, T)."""
-    half_w = vectors[:, :, COLUMN["head_width"]].unsqueeze(-1) * pose["scale"]
-    half_h = vectors[:, :, COLUMN["head_height"]].unsqueeze(-1) * pose["scale"]
+    """Boxes around the heads (B, P, T, 4) and the share of each that lies inside the frame (B, P, T).
+
+    vectors: (B, P, T, D).
+    """
+    half_w = vectors[..., COLUMN["head_width"]] * pose["scale"]
+    half_h = vectors[..., COLUMN["head_height"]] * pose["scale"]
     cx = (pose["x"] * (height / width) + 1) * (width / 2)
     cy = (1 - pose["y"]) * (height / 2)
     w, h = half_w * (height / 2), half_h * (height / 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,10 +44,16 @@ def align(pictures: Tensor, points: Tensor) -> Tensor:
         (N, 3, 112, 112) in [-1, 1]; black outside the picture.
     """
     height, width = pictures.shape[-2:]
-    template = torch.tensor(TEMPLATE, device=points.device).expand(len(points), -1, -1)
-    a, b = similarity(points, template)
+    targets = template(points.device).expand(len(points), -1, -1)
+    a, b = similarity(points, targets)
     line = torch.arange(CROP, device=points.device, dtype=torch.float32)
     crop = torch.complex(line.expand(CROP, -1), line[:, None].expand(-1, CROP))
     source = (crop - b[:, None, None]) / a[:, None, None]
     grid = torch.stack([(2 * source.real + 1) / width - 1, (2 * source.imag + 1) / height - 1], -1)
     return F.grid_sample(pictures + 1, grid, align_corners=False) - 1
+
+
+@functools.cache
+def template(device: torch.device) -> Tensor:
+    """The template on a device, copied there once: no copy from the host is allowed in a CUDA graph."""
+    return torch.tensor(TEMPLATE, device=device)
