@@ -107,9 +107,12 @@ TABLES: dict[str, tuple[Row, ...] | Grid] = {
         Row("render_coverage", "rendered videos: people the judge finds", 0.95),
         Row("render_auc", "rendered videos: own-versus-other AUC", 0.95),
         Row("vae_auc", "the same after a VAE round trip: AUC", 0.92),
+        Row("vae_own_similarity", "the same: similarity to their own reference, judge", 0.62),
         Row("generated_coverage", "generated videos: people the judge finds", 0.85),
         Row("generated_auc", "generated videos: own-versus-other AUC", 0.85),
         Row("generated_auc_blank_refs", "the same with blank references: AUC", 0.45, 0.55),
+        Row("generated_similarity", "generated videos: similarity at the place, judge", 0.36),
+        Row("generated_recognised", "generated videos: people the face pack recognises", 0.92),
         Row("prompt_following", "prompt following: background and who does what", 0.85),
         Row("prompt_following_on_renders", "the same measured on rendered videos, the most it can give"),
     ),
@@ -268,7 +271,7 @@ def _marked(name: str, results: Path) -> str:
 def table(name: str, content: Mapping[str, Any]) -> str:
     """The Markdown table `name` of the content of a results file, and below it how it was measured.
 
-    A metric that the file does not have is shown as not measured yet, and its bar as open.
+    What the file does not have was not measured, and has no row.
     """
     kind = TABLES[name]
     lines = _grid(kind, content["metrics"]) if isinstance(kind, Grid) else _list(kind, content["metrics"])
@@ -283,16 +286,13 @@ def _list(rows: tuple[Row, ...], metrics: Mapping[str, Any]) -> list[str]:
     with_interval = any(details.get(row.metric, {}).get("low") is not None for row in rows)
     head = ["", "measured", *["95 % interval"] * with_interval, *["bar", ""] * with_bar]
     lines = [_line(head), _line(["---"] * len(head))]
-    for row in rows:
-        measured, detail = row.metric in metrics, details.get(row.metric, {})
-        value = metrics.get(row.metric)
-        missing = f"none: {detail.get('reason')}" if measured else "not measured yet"
-        cells = [row.words, missing if value is None else row.show(value)]
+    for row in (row for row in rows if row.metric in metrics):
+        value, detail = metrics[row.metric], details.get(row.metric, {})
+        cells = [row.words, f"none: {detail.get('reason')}" if value is None else row.show(value)]
         if with_interval:
             low, high = detail.get("low"), detail.get("high")
             cells.append("" if low is None else f"{row.show(low)} to {row.show(high)}")
-        verdict = row.verdict(value) if measured else "open"
-        lines.append(_line([*cells, *[row.bar, verdict] * with_bar]))
+        lines.append(_line([*cells, *[row.bar, row.verdict(value)] * with_bar]))
     return lines
 
 
@@ -301,16 +301,16 @@ def _grid(grid: Grid, metrics: Mapping[str, Any]) -> list[str]:
     lines = [_line(["mean (95 % interval)", *(words for words, _ in grid.columns)])]
     lines.append(_line(["---"] * (1 + len(grid.columns))))
     for words, prefix in grid.rows:
-        lines.append(
-            _line([words, *(_cell(metrics, prefix + name, grid.digits) for _, name in grid.columns)])
-        )
+        if any(prefix + name in metrics for _, name in grid.columns):
+            cells = (_cell(metrics, prefix + name, grid.digits) for _, name in grid.columns)
+            lines.append(_line([words, *cells]))
     return lines
 
 
 def _cell(metrics: Mapping[str, Any], name: str, digits: int) -> str:
     value, detail = metrics.get(name), metrics.get("details", {}).get(name, {})
     if value is None:
-        return "none" if name in metrics else "not measured yet"
+        return "none" if name in metrics else ""
     low, high = detail.get("low"), detail.get("high")
     show = f"{{:.{digits}f}}".format
     return show(value) if low is None else f"{show(value)} ({show(low)} to {show(high)})"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from igrpo_sdk.errors import DependencyError, InputError
+from igrpo_sdk.identity.packs import name_pack
 from igrpo_sdk.media.decoding import SUFFIXES
 from igrpo_sdk.media.files import check_output_path, write_text
 from igrpo_sdk.media.page import data_address, embed_figure, embed_picture, render_page
@@ -27,18 +28,18 @@ COMPARISON_SUFFIXES = (".html", *SUFFIXES)
 
 _GAP = 8  # white pixels between the two
 _REFERENCE_SIDE = 160  # pixels, the longer side of a reference on a page
-# Numbers of `IdentityReport.summary`, what a page calls them, and whether more of them is better.
+# Numbers of `IdentityReport.summary`, what a page calls them, and whether more (1) or less (-1) is better.
 _NUMBERS = (
-    ("mean", "similarity, mean over people", True),
-    ("worst", "similarity of the worst person", True),
-    ("recognition", "recognised, share of frames", True),
-    ("coverage", "seen, share of frames", True),
-    ("margin", "margin to the other references", True),
-    ("confusion", "confusion with the others' faces", False),
-    ("copy_paste", "copied from the reference", False),
-    ("switches", "identity switches", False),
-    ("head_count_error", "head-count error", False),
-    ("motion", "motion", True),
+    ("mean", "similarity, mean over people", 1),
+    ("worst", "similarity of the worst person", 1),
+    ("recognition", "recognised, share of frames", 1),
+    ("coverage", "seen, share of frames", 1),
+    ("margin", "margin to the other references", 1),
+    ("confusion", "confusion with the others' faces", -1),
+    ("copy_paste", "copied from the reference", -1),
+    ("switches", "identity switches", -1),
+    ("head_count_error", "head-count error", -1),
+    ("motion", "motion", 0),
 )
 
 
@@ -98,8 +99,8 @@ class Comparison:
         numbers = {}
         if base and aligned:
             numbers = {
-                "pack": base.analyzer,
-                "same_person": f"{base.same_person:.2f}",
+                "pack": name_pack(base.analyzer),
+                "threshold": (base if base.head_count_error else aligned).threshold_words,
                 "rows": _rows(base, aligned),
                 "plots": {name: _plot(video) for name, video in both.items()},
             }
@@ -133,17 +134,14 @@ def _plot(video: IdentityVideo) -> dict[str, str]:
 
 
 def _rows(base: IdentityReport, aligned: IdentityReport) -> list[dict[str, Any]]:
-    """The numbers of both reports, and their differences."""
+    """The numbers of both reports, and their differences; of one pair of videos none of them is a verdict."""
     left, right = base.summary(), aligned.summary()
-    rows = [_row(words, left[key], right[key], more) for key, words, more in _NUMBERS]
+    rows = [_row(words, left[key], right[key], better) for key, words, better in _NUMBERS]
     people = zip(base.people, aligned.people, strict=True)
-    return rows + [_row(f"similarity of {one.name}", one.mean, other.mean, True) for one, other in people]
+    return rows + [_row(f"similarity of {one.name}", one.mean, other.mean, 1) for one, other in people]
 
 
-def _row(words: str, base: float | None, aligned: float | None, more_is_better: bool) -> dict[str, Any]:
-    """One number, with the mark of its difference: better, worse, or none."""
+def _row(words: str, base: float | None, aligned: float | None, better: int) -> dict[str, Any]:
+    """One number of both, and the difference where both have it."""
     difference = None if base is None or aligned is None else aligned - base
-    mark = ""
-    if difference and f"{base:.3f}" != f"{aligned:.3f}":  # as shown: what rounds to nothing is no gain
-        mark = "better" if (difference > 0) == more_is_better else "worse"
-    return {"words": words, "base": base, "aligned": aligned, "difference": difference, "mark": mark}
+    return {"words": words, "base": base, "aligned": aligned, "difference": difference, "better": better}

@@ -91,7 +91,7 @@ class Qwen:
         import torch
 
         from igrpo_sdk.acceleration import pick_device
-        from igrpo_sdk.backbones.loading import loading_error
+        from igrpo_sdk.backbones.loading import loading_error, quiet_loaders
 
         found, place = locate(model, revision), pick_device(device)
         source: str | Path
@@ -106,7 +106,8 @@ class Qwen:
             )
         dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
         try:
-            network, tokenizer, images = _load(source, revision, dtype, name)
+            with quiet_loaders():
+                network, tokenizer, images = _load(source, revision, dtype, name)
         except IgrpoError:
             raise
         except Exception as error:  # the loaders of three libraries raise what they like on a bad file

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import statistics
 import subprocess
@@ -50,6 +52,10 @@ def test_help_lists_every_command_without_loading_any() -> None:
         assert f"  {entry.name.replace('.', ' ')} " in result.stdout
     assert "(not installed)" not in result.stdout
     assert "Make a video in which" in result.stdout
+    assert result.stdout.splitlines()[-2:] == [
+        "example:",
+        '  igrpo generate ann.png bob.png --prompt "Two people talk." -o talk.mp4',
+    ]
 
 
 @pytest.mark.parametrize("entry", metadata.entry_points(group=COMMAND_GROUP), ids=lambda entry: entry.name)
@@ -57,8 +63,15 @@ def test_every_command_has_help(entry: metadata.EntryPoint, capsys: pytest.Captu
     assert main([*entry.name.split("."), "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: igrpo {entry.name.replace('.', ' ')}")
-    for option in build_parser(entry.load(), "x")._actions:
+    assert not re.search(r"type:|<class|null|default: |--\w+_", text)
+    parser = build_parser(entry.load(), "x")
+    for option in parser._actions:
         assert option.help, f"{entry.name}: {option.dest} is not documented"
+    # The example at the end can be given.
+    last = text.rstrip().splitlines()[-1]
+    program, *words = shlex.split(last)
+    assert last.startswith(f"  igrpo {entry.name.replace('.', ' ')}") and program == "igrpo"
+    parser.parse_args(words[len(entry.name.split(".")) :])
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,11 +89,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["genrate"], "did you mean 'generate'?"),
         (["nonsense"], "igrpo --help"),
         (["train"], "train world"),
+        (["train"], "example:\n  igrpo train merge runs/one/adapter"),
         (["train", "wrold"], "no command 'train wrold'; did you mean 'train world'?"),
         (["generate"], "required: references, prompt"),
         (["generate", "a.png"], "required: prompt"),
         (["generate", "a.png", "--prompt", "x", "--seed", "many"], "seed"),
         (["generate", "a.png", "--prompt", "x", "--colour", "red"], "colour"),
+        (["generate", "a.png", "--prompt", "x", "--colour", "red"], "error: no option --colour; see --help"),
+        (["generate", "a.png", "--prompt", "x", "--adaptr_scale=2"], "did you mean --adapter-scale?"),
+        (["generate", "a.png", "--promt", "x"], "no option --promt; did you mean --prompt?"),
         (["generate", "a.png", "--prompt"], "prompt"),
     ],
 )
@@ -263,6 +280,20 @@ def test_the_fields_of_a_dataclass_are_options(capsys: pytest.CaptureFixture[str
     assert (told["size"], told["dry_run"], told["last"]) == ("How large.", "A flag.", "The last.")
 
 
+def test_help_says_in_plain_words_what_an_option_takes() -> None:
+    text = " ".join(build_parser(sample, "sample").format_help().split())
+    for words in (
+        "--text TEXT Some text. (required)",
+        "--mode {a,b} One of two. (by default a)",
+        "--count COUNT A number. (a whole number)",
+        "--folder FOLDER A folder. (a path, by default x)",
+        "--set SET Changes. (may be repeated)",
+        "--dry-run A flag. --debug",
+    ):
+        assert words in text
+    assert "example:" not in text  # it has none
+
+
 @pytest.mark.parametrize(
     "words", [["a"], ["a", "--text", "x", "--mode", "c"], ["a", "--text", "x", "--count", "1.5"]]
 )
@@ -298,6 +329,28 @@ def test_s17_an_interrupt_is_130() -> None:
     assert errors == "igrpo: interrupted; no unfinished file was left\n"
 
 
+TERMINATED = (
+    WAITING.replace('sys.exit(run(lambda: wait, "wait", []))', "")
+    + """
+from igrpo_sdk.commands import dispatch
+
+dispatch._dispatch = lambda words: run(lambda: wait, "wait", words)
+sys.exit(dispatch.main([]))
+"""
+)
+
+
+def test_s17_a_request_to_terminate_is_143() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (143, "igrpo: terminated; no unfinished file was left\n")
+
+
 # ---- S13
 
 
@@ -310,7 +363,7 @@ def test_s13_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
         "memory",
         "cpu",
         f"torch {metadata.version('torch')}",
-        "[demo]",
+        "[serve]",
         "[judge]",
         "tiny-vace",
         "pack tiny works; onnxruntime has",

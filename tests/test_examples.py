@@ -165,6 +165,13 @@ def test_render_people(rendered: Path) -> None:
     assert video.frames.shape == (17, 144, 192, 3) and "laugh" in video.settings["prompt"]
 
 
+def test_contact_sheet(example: Run, rendered: Path, tmp_path: Path) -> None:
+    words = ("--video", str(rendered / "scene.mp4"), "--output", "new/sheet.png")
+    assert "sheet.png" in example("contact_sheet.py", *words, cwd=tmp_path)
+    sheet = Image.open(tmp_path / "new" / "sheet.png")
+    assert sheet.size == (144 + 2 * 6 + 4 * (192 + 6), 2 * 144 + 6)
+
+
 def test_measure(example: Run, tmp_path: Path) -> None:
     lines = example("measure.py", "--folder", "new", cwd=tmp_path).splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["ann.png", "bob.png"]
@@ -176,4 +183,5 @@ def test_measure(example: Run, tmp_path: Path) -> None:
 
 def test_none_is_left_out() -> None:
     tested = {"generate.py", "batch.py", "watch_and_stop.py", "render_people.py", "measure.py"}
+    tested |= {"contact_sheet.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested

@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+import transformers
 from diffusers import WanVACEPipeline
 from safetensors.torch import load_file, save_file
 from tiny import TINY, people, tiny_pipeline
@@ -51,6 +53,23 @@ def test_half_weights_run_in_full_precision_on_the_cpu(saved: Path) -> None:
     assert video.settings["dtype"] == "float32"
     again = IdentityPipeline.from_pretrained(str(saved), device=torch.device("cpu"))
     assert np.array_equal(again(people(2), PROMPT, seed=7, steps=1).frames, video.frames)
+
+
+def test_loading_prints_nothing_and_leaves_the_bars_of_others_alone(
+    saved: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The bars of diffusers and transformers are on afterwards if they were before; the library has none."""
+    calls: list[str] = []
+    hook = transformers.utils.logging.set_tqdm_hook(lambda *_: calls.append("asked"))
+    diffusers.utils.logging.enable_progress_bar()
+    try:
+        IdentityPipeline.from_pretrained(saved, device="cpu")
+        assert diffusers.utils.logging.is_progress_bar_enabled()
+        transformers.utils.logging.tqdm([])
+    finally:
+        transformers.utils.logging.set_tqdm_hook(hook)
+    assert calls == ["asked"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_another_precision_keeps_what_must_stay(saved: Path) -> None:

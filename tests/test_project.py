@@ -58,15 +58,29 @@ def test_the_extras_are_the_promised_ones(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     assert set(project["optional-dependencies"]) == {
         "train",
-        "demo",
         "faces",
         "judge",
         "serve",
-        "xformers",
         "dev",
     }
     assert project["license"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in (root / "LICENSE").read_text("utf-8")[:120]
+
+
+MODULES = {"dlib-bin": "dlib", "face-recognition-models": "face_recognition_models"}
+"""What distributions are imported as, where that is another name."""
+
+
+def test_no_extra_is_there_that_no_code_uses(root: Path) -> None:
+    """`igrpo doctor` says how to get each, so everything that one brings is imported somewhere."""
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    files = [file for folder in ("igrpo_sdk", "training") for file in (root / folder).rglob("*.py")]
+    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
+    importing = [line for line in lines if re.search(r"\bimport|find_spec", line)]
+    for extra, wanted in project["optional-dependencies"].items():
+        for name in [Requirement(text).name for text in wanted] if extra != "dev" else []:
+            module = re.compile(rf"\b{MODULES.get(name, name)}\b")
+            assert any(map(module.search, importing)), f"{extra}: {name}"
 
 
 def test_make_and_readme_use_one_prompt(root: Path) -> None:

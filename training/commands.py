@@ -46,6 +46,9 @@ def train_world(
         resume: "auto" to go on from the newest sound checkpoint in the output folder, or the path of one.
         output: folder for checkpoints, numbers, pictures and weights.
         device: "auto", "cpu" or "cuda".
+
+    Example:
+        igrpo train world --recipe tiny_vae_smoke --output runs/vae
     """
     data = read_recipe(recipe, set or [])
     kind = data.pop("kind")
@@ -75,6 +78,9 @@ def train_policy(
         resume: "auto" to go on from the newest sound checkpoint in the output folder, or the path of one.
         output: folder for the adapter, checkpoints, numbers and TensorBoard's files.
         device: "auto", "cpu" or "cuda".
+
+    Example:
+        igrpo train policy --recipe smoke --output runs/smoke
     """
     from .policy.config import read_policy_recipe
     from .policy.trainer import train_policy as run
@@ -112,6 +118,9 @@ def merge_adapters(
         set: Changes to the recipe, such as evaluation.count=256.
         slack: How far a guard of the alarm may be below the base's, in its own units.
         device: Where videos are made to evaluate: "auto", "cpu" or "cuda".
+
+    Example:
+        igrpo train merge runs/one/adapter runs/two/adapter --rank 8 --output runs/merged
     """
     from igrpo_sdk.adapters.use import MAX_SCALE
 
@@ -155,6 +164,9 @@ def refine_prompts(
         model: A Qwen2.5-VL, a folder or a Hub repository.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
         overwrite: Replace the output file if it exists.
+
+    Example:
+        igrpo train refine-prompts train.jsonl -o refined.jsonl
     """
     from igrpo_sdk.commands.progress import ProgressBar
     from igrpo_sdk.refinement import QwenRefiner
@@ -186,6 +198,9 @@ def serve_rewards(
         set: changes to the recipe, such as rewards.measuring.workers=8.
         host: address to listen on; 0.0.0.0 for all of this machine.
         port: port to listen on.
+
+    Example:
+        igrpo train serve-rewards --recipe smoke --port 8900
     """
     from .rewards.server import read_config, serve
 
@@ -200,6 +215,9 @@ def evaluate(options: EvaluationOptions) -> None:
 
     Args:
         options: What is evaluated, on which cases, and how.
+
+    Example:
+        igrpo eval --model tiny-vace --floor --cases 30 -o runs/identity
     """
     from .evaluation.command import evaluate as run
 

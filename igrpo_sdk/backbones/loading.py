@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ __all__ = [
     "default_preset",
     "load_stock",
     "loading_error",
+    "quiet_loaders",
     "resolve",
-    "silence_loaders",
     "stock_scheduler",
 ]
 
@@ -86,12 +88,14 @@ def load_stock(
         raise InputError(f"dtype: {dtype!r}; use one of {', '.join(map(str, _DTYPES))}")
     main = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            source if isinstance(source, Path) else fetch_pipeline(Repository(source, revision)),
-            dtype={"default": main, "vae": torch.float32},
-            use_safetensors=True,
-            local_files_only=True,
-        )
+        folder = source if isinstance(source, Path) else fetch_pipeline(Repository(source, revision))
+        with quiet_loaders():
+            pipeline = DiffusionPipeline.from_pretrained(
+                folder,
+                dtype={"default": main, "vae": torch.float32},
+                use_safetensors=True,
+                local_files_only=True,
+            )
     except IgrpoError:
         raise
     except Exception as error:  # the loaders of four libraries raise what they like on a bad file
@@ -169,10 +173,23 @@ def _check_directory(directory: Path) -> Path:
     return directory
 
 
-def silence_loaders() -> None:
-    """Two libraries draw a bar for each file they load; one bar is enough."""
+@contextmanager
+def quiet_loaders() -> Iterator[None]:
+    """Without the bars that diffusers and transformers draw for each file they load.
+
+    Those of a download are the Hub's, and stay.
+    """
     import diffusers
     import transformers
 
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    bars, drawn = diffusers.utils.logging, diffusers.utils.logging.is_progress_bar_enabled()
+    before = transformers.utils.logging.set_tqdm_hook(
+        lambda make, words, options: make(*words, **{**options, "disable": True})
+    )
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_tqdm_hook(before)
+        if drawn:
+            bars.enable_progress_bar()

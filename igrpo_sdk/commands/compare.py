@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, tell
+from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell, tell_domain
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import InputError
 
@@ -21,6 +21,9 @@ def compare(*references: str, prompt: str, output: Path = Path("out.html"), opti
         output: A page (.html) with both videos, their identity reports and plots, or a video (.mp4, .webm,
             .gif) with the base on the left.
         options: How the videos are made.
+
+    Example:
+        igrpo compare ann.png bob.png --prompt "Two people talk." --seed 7 -o out.html
     """
     from igrpo_sdk.comparison import COMPARISON_SUFFIXES
     from igrpo_sdk.media.files import check_output_path
@@ -30,13 +33,14 @@ def compare(*references: str, prompt: str, output: Path = Path("out.html"), opti
     if options.adapter == "none":
         raise InputError("adapter: 'none' leaves nothing to compare; give one, or 'default'")
     pipe, settings = options.load()
+    tell_domain(pipe.preset)
     with ProgressBar() as bar:
         comparison = pipe.compare(given, prompt, progress=bar.update, **settings)
     base, aligned = comparison.base, comparison.aligned
     failed = report_on([base, aligned], people, pipe.preset.face_pack)
     comparison.save(target, options.overwrite)
     tell(output, base, comparison.warnings, " each")
-    told = f"not measured: {failed}"
     if base.report and aligned.report:
-        told = f"base {base.report.mean:.2f}, aligned {aligned.report.mean:.2f}"
-    print(f"similarity to the references: {told}")
+        print(similarity({"base": base.report, "aligned": aligned.report}))
+    else:
+        print(f"similarity to the references: not measured: {failed}")

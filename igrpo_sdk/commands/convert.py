@@ -25,6 +25,9 @@ def convert(
         base: Wan2.1-T2V of the same size in diffusers' format, a directory or a Hub repository; by default
             the preset's. The new directory links to its VAE and text encoder, so it has to stay.
         overwrite: Replace the directory if it exists.
+
+    Example:
+        igrpo convert Phantom-Wan-1.3B.pth models/phantom --preset phantom-1.3b
     """
     from igrpo_sdk.backbones.converting import convert_phantom
     from igrpo_sdk.config import Preset

@@ -4,7 +4,8 @@ A command is a typed function that an installed package names in the entry point
 dot in the name is a space on the command line (`train.world` is `igrpo train world`). Its signature and
 docstring are the parser: a positional-only parameter is one argument and `*args` takes all that follow, a
 `bool` that is False by default is a flag, a list of strings is an option that may be repeated, one of numbers
-takes several, every other parameter is an option, and a dataclass is an option for each of its fields.
+takes several, every other parameter is an option, and a dataclass is an option for each of its fields. Its
+help ends with the section `Example:` of the docstring. Options have dashes; underscores are understood too.
 Nothing is imported until a command runs, so that `igrpo --help` is quick.
 
 Exit codes: 0 done, 1 failed (one line says why; `--debug` adds the traceback), 2 bad usage, 130 interrupted,
@@ -16,6 +17,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import itertools
 import os
 import signal
 import sys
@@ -139,11 +141,18 @@ def build_parser(function: Callable[..., Any], name: str) -> ArgumentParser:
     import docstring_parser
     from jsonargparse import ArgumentParser
 
+    from igrpo_sdk.commands.help_text import EXAMPLE, PlainHelp
+
     text = docstring_parser.parse(function.__doc__ or "")
-    parser = ArgumentParser(prog=f"igrpo {name}", description=text.short_description)
+    parser = ArgumentParser(
+        prog=f"igrpo {name}",
+        description=text.short_description,
+        epilog="".join(f"{EXAMPLE}  {' '.join((one.description or '').split())}" for one in text.examples),
+        formatter_class=PlainHelp,
+    )
     for parameter, about in _parameters(function):
         name, hint = parameter.name, parameter.annotation
-        flags = (*([_SHORT[name]] if name in _SHORT else []), f"--{name}")
+        flags = (*([_SHORT[name]] if name in _SHORT else []), _dashed(f"--{name}"))
         wanted: dict[str, Any] = {"help": about, "default": parameter.default}
         if parameter.default is parameter.empty:
             wanted = {"help": about, "required": True}
@@ -178,8 +187,8 @@ def _parameters(owner: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, 
 
 def _call(function: Callable[..., Any], parser: ArgumentParser, words: Sequence[str]) -> Any:
     """Parse and call."""
-    # Options are spelt as parameters are, with underscores; dashes are what many people type.
-    spelt = [_underscored(word) if word.startswith("--") else word for word in words]
+    spelt = [_dashed(word) if word.startswith("--") else word for word in words]
+    _check_options(parser, spelt)
     options = parser.instantiate(parser.parse_args(spelt))
     hints, values = get_type_hints(function), vars(options)
     positional: list[Any] = []
@@ -196,16 +205,28 @@ def _call(function: Callable[..., Any], parser: ArgumentParser, words: Sequence[
     return function(*positional, **named)
 
 
-def _underscored(word: str) -> str:
-    """`--dry-run=a-b` as `--dry_run=a-b`."""
+def _dashed(word: str) -> str:
+    """`--dry_run=a_b` as `--dry-run=a_b`."""
     option, equals, value = word[2:].partition("=")
-    return f"--{option.replace('-', '_')}{equals}{value}"
+    return f"--{option.replace('_', '-')}{equals}{value}"
+
+
+def _check_options(parser: ArgumentParser, words: Sequence[str]) -> None:
+    """End with bad usage at an option that there is not, and name the one that it is most like."""
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            parser.error(f"no option {option}; " + (f"did you mean {near[0]}?" if near else "see --help"))
 
 
 def _overview(commands: dict[str, metadata.EntryPoint]) -> str:
     """The text of `igrpo --help`."""
     width = max(map(len, commands), default=0)
-    lines = [f"  {name:{width}}  {_summary(commands[name])}" for name in sorted(commands)]
+    texts = {name: _docstring(commands[name]) for name in sorted(commands)}
+    lines = [f"  {name:{width}}  {(text.splitlines() or [''])[0]}" for name, text in texts.items()]
+    shown = texts.get("generate", next(iter(texts.values()), ""))
     return "\n".join(
         [
             "usage: igrpo COMMAND [ARGUMENTS]",
@@ -216,12 +237,20 @@ def _overview(commands: dict[str, metadata.EntryPoint]) -> str:
             *lines,
             "",
             "igrpo COMMAND --help lists a command's options; --debug shows the traceback of an error.",
+            "",
+            "example:",
+            f"  {shown.partition('Example:')[2].strip()}",
         ]
     )
 
 
-def _summary(entry: metadata.EntryPoint) -> str:
-    """The first line of a command's docstring, read from its source: importing it could import torch."""
+def _summary(text: str) -> str:
+    """The first line of a docstring."""
+    return text.partition("\n")[0]
+
+
+def _docstring(entry: metadata.EntryPoint) -> str:
+    """A command's docstring, read from its source: importing it could import torch."""
     try:
         spec = util.find_spec(entry.module)
         source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
@@ -230,7 +259,7 @@ def _summary(entry: metadata.EntryPoint) -> str:
         return "(not installed)"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
+            return ast.get_docstring(node) or ""
     return "(not installed)"
 
 

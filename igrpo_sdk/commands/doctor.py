@@ -23,6 +23,9 @@ def doctor() -> int:
     """Show what this machine has, what is missing, and how to get it.
 
     Returns 0 if everything that `igrpo generate` needs is there, 1 if something is missing.
+
+    Example:
+        igrpo doctor
     """
     print(f"igrpo-sdk {metadata.version('igrpo-sdk')}")
     sections = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell
+from igrpo_sdk.commands.options import VideoOptions, check_people, report_on, similarity, tell, tell_domain
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import DependencyError
 
@@ -21,6 +21,9 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
         prompt: Who does what, where.
         output: The file to write: .mp4, .webm or .gif.
         options: How the video is made.
+
+    Example:
+        igrpo generate ann.png bob.png --prompt "Two people talk." -o talk.mp4
     """
     from igrpo_sdk.media.files import check_output_path
 
@@ -29,8 +32,7 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
     people, given = check_people(references, prompt)
     pipe, settings = options.load()
     loaded = time.monotonic()
-    if pipe.preset.domain:
-        print(f"{pipe.preset.name} {pipe.preset.domain}")
+    tell_domain(pipe.preset)
     with ProgressBar() as bar:
         video = pipe(given, prompt, progress=bar.update, **settings)
     video.save(target, overwrite=options.overwrite)
@@ -40,6 +42,6 @@ def generate(*references: str, prompt: str, output: Path = Path("out.mp4"), opti
     tell(output, video, video.warnings)
     print(f"made in {done - loaded:.1f} s, after {loaded - started:.1f} s of loading")
     if video.report:
-        print(similarity(video.report, pipe.preset.domain))
+        print(similarity({"video": video.report}))
     elif pack is not None and not isinstance(failed, DependencyError):  # `igrpo doctor` tells what is missing
         print(f"similarity to the references: not measured: {failed}")

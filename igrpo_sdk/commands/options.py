@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from igrpo_sdk.errors import IgrpoError, InputError
 from igrpo_sdk.reading import shortened
 
 if TYPE_CHECKING:
+    from igrpo_sdk.config import Preset
     from igrpo_sdk.identity.report import IdentityReport
     from igrpo_sdk.media.video import IdentityVideo
     from igrpo_sdk.pipeline import IdentityPipeline
     from igrpo_sdk.references import People, Reference
 
-__all__ = ["VideoOptions", "check_people", "named_pictures", "report_on", "similarity", "tell"]
+__all__ = ["VideoOptions", "check_people", "named_pictures", "report_on", "similarity", "tell", "tell_domain"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,9 @@ class VideoOptions:
 
     def load(self) -> tuple[IdentityPipeline, dict[str, Any]]:
         """The pipeline, and what a call of it is given beside references, prompt and progress."""
-        from igrpo_sdk.backbones.loading import silence_loaders
         from igrpo_sdk.pipeline import IdentityPipeline
         from igrpo_sdk.refinement import QwenRefiner
 
-        silence_loaders()
         refiner = (
             None if self.refine is None else QwenRefiner.from_pretrained(self.refine, device=self.device)
         )
@@ -146,18 +145,26 @@ def report_on(
     return None
 
 
-def similarity(report: IdentityReport, domain: str) -> str:
-    """What a report says of a generated video, in a line.
+def similarity(reports: Mapping[str, IdentityReport]) -> str:
+    """What reports say of generated videos, in a line: of one every person, of several (by name) the means.
 
     That two faces are those of one person is said only where as many heads are seen as people were given.
     """
-    each = ", ".join(f"{person.name} {person.mean:.2f}" for person in report.people)
-    if report.summary()["head_count_error"]:
-        beside = "the number of heads is not that of the people"
-    else:
-        beside = f"the same person from {report.same_person:.2f} up"
-    only = ", for rendered people only" if domain else ""
-    return f"similarity to the references by pack {report.analyzer}{only}: {each} ({beside})"
+    from igrpo_sdk.identity.packs import name_pack
+
+    first, *others = reports.values()
+    told = ", ".join(f"{person.name} {person.mean:.2f}" for person in first.people)
+    if others:
+        told = ", ".join(f"{name} {report.mean:.2f}" for name, report in reports.items())
+    wrong = next((report for report in reports.values() if report.head_count_error), first)
+    by = name_pack(first.analyzer)
+    return f"similarity to the references by {by}: {told} ({wrong.threshold_words})"
+
+
+def tell_domain(preset: Preset) -> None:
+    """Print what a model knows, if that is not everything: before the video is made, in one line."""
+    if preset.domain:
+        print(f"{preset.name} {preset.domain}")
 
 
 def tell(output: Path, video: IdentityVideo, warnings: Sequence[str], each: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from igrpo_sdk.commands.options import named_pictures, tell
+from igrpo_sdk.commands.options import named_pictures, tell, tell_domain
 from igrpo_sdk.commands.progress import ProgressBar
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.reading import shortened
@@ -33,6 +33,9 @@ def replay(
         adapter: Where its adapter is, if it is not the model's own.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
         overwrite: Replace the output file if it exists.
+
+    Example:
+        igrpo replay talk.mp4 --refs ann.png --refs bob.png -o again.mp4
     """
     from igrpo_sdk.media.files import check_output_path
     from igrpo_sdk.media.video import IdentityVideo
@@ -49,12 +52,11 @@ def replay(
     people = load_people(named_pictures(refs))
     match_pictures(recorded, people)
 
-    from igrpo_sdk.backbones.loading import silence_loaders
     from igrpo_sdk.pipeline import IdentityPipeline
 
-    silence_loaders()
     chosen = adapter if recorded.adapter is not None else "none"
     pipe = IdentityPipeline.from_pretrained(model or recorded.model, adapter=chosen, device=device)
+    tell_domain(pipe.preset)
     with ProgressBar() as bar:
         made = pipe.replay(original, people, progress=bar.update)
     made.save(target, overwrite=overwrite)

@@ -12,6 +12,7 @@ from igrpo_sdk.commands.options import named_pictures
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
 from igrpo_sdk.identity.measuring import measure
+from igrpo_sdk.identity.packs import name_pack
 from igrpo_sdk.identity.people import find_people
 from igrpo_sdk.identity.plot import PLOT_SUFFIXES
 from igrpo_sdk.identity.report import IdentityReport
@@ -61,6 +62,9 @@ def score(
         face_index: Which face of each picture is meant, counted from 0 at the left, such as 0,1.
         device: "cpu", or "cuda" with onnxruntime-gpu.
         overwrite: Replace the plot if it exists.
+
+    Example:
+        igrpo score talk.mp4 --ref ann=ann.png --ref bob=bob.png --plot report.png
     """
     if plot is not None:
         check_output_path(plot, overwrite, PLOT_SUFFIXES)
@@ -115,4 +119,6 @@ def _table(report: IdentityReport) -> Iterator[str]:
         f"head-count error {facts['head_count_error']:.2f}"
     )
     motion = "" if facts["motion"] is None else f", motion {facts['motion']:.4f}"
-    yield f"{facts['frames']} frames{motion}; faces found by pack {report.analyzer}"
+    yield f"{facts['frames']} frames{motion}; faces found by {name_pack(report.analyzer)}"
+    if report.head_count_error:
+        yield f"{report.threshold_words}: a high similarity does not say that only these people are seen"

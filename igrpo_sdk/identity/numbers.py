@@ -141,6 +141,13 @@ class ReportNumbers:
         """Mean over frames of |faces - people| / people; 0 when every frame shows as many as asked for."""
         return head_count_error(self.heads, len(self.people))
 
+    @property
+    def threshold_words(self) -> str:
+        """From which similarity two faces are one person's, unless heads are missing or too many."""
+        if self.head_count_error:
+            return "the number of heads is not that of the people"
+        return f"the same person from {self.same_person:.2f} up"
+
     def summary(self) -> dict[str, Any]:
         """The numbers that everything above comes down to. Where nothing is defined there is None.
 

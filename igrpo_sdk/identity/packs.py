@@ -36,6 +36,8 @@ SAME_PERSON = 0.4
 TINY = ASSETS / "tiny-faces"
 """The shipped pack."""
 
+_KNOWN = {"tiny": "rendered people only"}
+"""What a pack knows, by its name in reports, where that is not photographs."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _INSIGHTFACE_ROOT = "~/.insightface"
 _REMEDY = "pip install 'igrpo-sdk[faces]'"
@@ -64,6 +66,11 @@ class Pack:
     recogniser: Any
     settings: Settings
     mark: str
+
+
+def name_pack(name: str) -> str:
+    """A pack's name, with what it knows where that is little: for every place that shows its numbers."""
+    return f"pack {name}" + (f", which knows {_KNOWN[name]}" if name in _KNOWN else "")
 
 
 def open_pack(pack: str | Path, device: str, least_score: float, download: bool, threads: int = 0) -> Pack:
@@ -174,6 +181,7 @@ def _require_provider(device: str) -> None:
         import onnxruntime
     except ImportError as error:
         raise DependencyError(f"onnxruntime cannot be imported ({error}): {_REMEDY}") from None
+    onnxruntime.disable_telemetry_events()
     if device not in _PROVIDERS:
         raise InputError(f"device {shortened(device)}: use 'cpu' or 'cuda'")
     if _PROVIDERS[device] not in onnxruntime.get_available_providers():

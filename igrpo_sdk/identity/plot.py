@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from igrpo_sdk.errors import DependencyError, InputError
 from igrpo_sdk.identity.numbers import Box, ReportNumbers
+from igrpo_sdk.identity.packs import name_pack
 from igrpo_sdk.identity.people import Person
 from igrpo_sdk.media.files import check_output_path, written_whole
 
@@ -112,7 +113,7 @@ def _draw_title(figure: Figure, report: ReportNumbers) -> None:
     facts = [f"mean similarity {report.mean:.2f}"]
     if len(report.people) > 1:
         facts.append(f"worst {_short(worst.name)} {worst.mean:.2f}")
-    facts += [switches, f"faces found by pack {report.analyzer}"]
+    facts += [switches, f"faces found by {name_pack(report.analyzer)}"]
     figure.text(
         left, 1 - 0.28 / height, "Who is in the video, and how much like themselves", size=13, color=_INK
     )
@@ -130,7 +131,7 @@ def _draw_curves(axes: Axes, report: ReportNumbers, limits: tuple[float, float])
     axes.axhline(report.same_person, color=_FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     right = axes.get_yaxis_transform()  # x as a share of the width, y as the data's
     text: dict[str, Any] = {"ha": "right", "va": "bottom", "size": 8, "color": _FAINT, "transform": right}
-    axes.text(0.998, report.same_person + 0.012, "same person from here up", **text)
+    axes.text(0.998, report.same_person + 0.012, report.threshold_words, **text)
     frames = sorted({report.frame_numbers[switch.frame] for switch in report.switches})
     for frame in frames:
         axes.axvline(frame, color=_INK, linewidth=1, linestyle=(0, (1, 2)), zorder=2)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from loose import load_loose
 
 from igrpo_sdk.errors import InputError, NumericsError
-from igrpo_sdk.training.common.statistics import bootstrap, bootstrap_mean, mean, win_rate
+from igrpo_sdk.training.common.statistics import Estimate, bootstrap, bootstrap_mean, mean, win_rate
 from igrpo_sdk.training.evaluation.comparing import (
     ALL,
     METRICS,
+    Comparison,
     as_metrics,
     compare,
     compare_auc,
@@ -63,6 +64,25 @@ def test_what_the_judge_saw_of_one_video() -> None:
     alone = made_up("a", "p", [0.5], places=("middle",), judged=[[[0.7]]])
     assert judge_margin(alone) is None and judge_owned(alone) == pytest.approx(0.7)
     assert judge_similarity(made_up("a", "p", [0.5])) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high", "better", "verdict"),
+    [
+        (10, 0.01, 0.07, 1, "better"),
+        (10, 0.01, 0.07, -1, "worse"),
+        (10, -0.07, -0.01, 1, "worse"),
+        (10, 0.01, 0.07, 0, ""),  # neither more nor less of it is better
+        (10, -0.01, 0.07, 1, ""),  # the interval holds 0
+        (10, 0.0, 0.07, 1, ""),
+        (9, 0.01, 0.07, 1, ""),  # too few cases, however narrow the interval
+        (3, None, None, 1, ""),
+    ],
+)
+def test_no_verdict_from_noise(
+    count: int, low: float | None, high: float | None, better: int, verdict: str
+) -> None:
+    assert Comparison(Estimate(0.041, low, high, count), 1.0).verdict(better) == verdict
 
 
 def test_differences_are_paired() -> None:

@@ -121,6 +121,13 @@ def test_the_page_needs_nothing_else(drawn: Path, tmp_path: Path) -> None:
     for part in ("easy", "contact", "hard"):
         assert f"Part: {part}" in words.text and f"{part}-000" in words.text
     assert "strangers against real, case by case" in words.text
+    # Three cases: however large a difference is, nothing says which is better.
+    assert not re.search(r"[+-]\d\.\d{3} (better|worse)", words.text) and 'class="worse"' not in text
+    compared = words.text.partition("From 10 cases up")[2].partition("Plots")[0]
+    assert "strangers wins" in compared and "%" not in compared
+    assert "--no-judge --output=DIR" in words.text
+    assert "which knows rendered people only" in words.text
+    assert text.count("<table>") == text.count('<div class="wide"') > 3  # wide tables scroll in their frame
 
 
 def test_what_users_write_is_no_markup(drawn: Path) -> None:

@@ -38,6 +38,13 @@ def pictures(*people: int) -> NDArray[np.uint8]:
     return np.asarray(render_references(numbers, torch.full_like(numbers, 11)).numpy())
 
 
+def test_telemetry_of_onnxruntime_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr("onnxruntime.disable_telemetry_events", lambda: called.append(True))
+    FaceAnalyzer.load()
+    assert called
+
+
 def test_people_are_found_and_told_apart(analyzer: FaceAnalyzer, clip: NDArray[np.uint8]) -> None:
     references = np.stack([faces[0].embedding for faces in analyzer.analyze(pictures(950_007, 950_009))])
     for faces in analyzer.analyze(clip):

@@ -114,8 +114,8 @@ def test_generate_prints_the_similarity_of_each_person(
     assert generate(model, tmp_path / "a.mp4", faces / "ann.png", faces / "bob.png") == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == (
-        "similarity to the references by pack tiny: ann.png 0.00, bob.png 0.00"
-        " (the number of heads is not that of the people)"
+        "similarity to the references by pack tiny, which knows rendered people only:"
+        " ann.png 0.00, bob.png 0.00 (the number of heads is not that of the people)"
     )
     assert generate(tiny_directory, tmp_path / "b.mp4", faces / "ann.png") == 0
     assert "similarity" not in capsys.readouterr().out  # its preset names no face pack

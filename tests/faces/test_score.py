@@ -84,6 +84,7 @@ def test_a_table_for_people(folder: Path, tmp_path: Path, capsys: pytest.Capture
     assert bob.split()[0] == "bob.png"
     assert "identity switches 2, head-count error 0.00" in facts
     assert about.startswith("12 frames, motion 0.0")
+    assert about.endswith("faces found by pack tiny, which knows rendered people only")
     assert shown.err == ""
     assert Image.open(plot).width == 1500
     assert score(folder, "clip.mp4", "--plot", str(plot)) == 1
@@ -97,6 +98,7 @@ def test_a_video_without_faces_says_so(folder: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr()
     assert shown.err == "igrpo: warning: no face is seen in any of the 3 frames\n"
     assert "0.00" in shown.out and "nan" not in shown.out.lower()
+    assert "the number of heads is not that of the people" in shown.out
 
 
 def test_one_of_two_faces_is_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from igrpo_sdk.backbones.loading import silence_loaders
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.identity.analyzer import FaceAnalyzer
+from igrpo_sdk.identity.packs import name_pack
 from igrpo_sdk.media.files import check_output_path, read_json, write_text
 from igrpo_sdk.pipeline import IdentityPipeline
 
@@ -129,7 +129,6 @@ def make(systems: Sequence[System], cases: Sequence[Case], device: str, batch: i
     for system in systems:
         if system.rendered:
             render_videos(cases, system.videos)
-    silence_loaders()
     for model in dict.fromkeys(system.model for system in systems if system.model is not None):
         pipe = IdentityPipeline.from_pretrained(model, adapter="none", device=device)
         for system in systems:
@@ -238,7 +237,7 @@ def _facts(
     parts = ", ".join(f"{part} {len(some)}" for part, some in counted.items() if part != ALL)
     facts["suite"] = f"{suite}: {len(counted[ALL])} of {len(cases)} cases" + (f" ({parts})" if parts else "")
     same = lab.analyzer.same_person
-    facts["analyzer"] = f"face pack {lab.analyzer.name} ({lab.analyzer.mark}), one person from {same:.2f} up"
+    facts["analyzer"] = f"{name_pack(lab.analyzer.name)} ({lab.analyzer.mark}), one person from {same:.2f} up"
     facts["judge"] = f"dlib, {lab.judge}" if lab.judge else "left out"
     facts["measured on"] = hardware()
     return facts
@@ -301,5 +300,5 @@ def _command(options: EvaluationOptions, cases: int) -> str:
     words = [f"--{name}={value}" for name, value in values.items() if value != left_out.get(name)]
     words += [f"--videos={given}" for given in options.videos or []]
     flags = ("floor", "ceiling", "refined", "no_judge", "partial")
-    words += [f"--{name}" for name in flags if getattr(options, name)]
+    words += [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name)]
     return shlex.join(["igrpo", "eval", *words, "--output=DIR"])

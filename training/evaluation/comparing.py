@@ -28,6 +28,8 @@ AUC = "judge_auc"
 """The key of the one number that is not a mean over cases."""
 AUC_WORDS = "own-versus-other AUC at the place"
 
+LEAST_CASES = 10
+"""Of fewer cases no page says that one system is better than another."""
 _AUC_RESAMPLES = 400
 
 
@@ -128,6 +130,22 @@ class Comparison:
 
     difference: Estimate
     wins: float | None
+
+    def verdict(self, better: int) -> str:
+        """ "better" or "worse" where the interval does not hold 0 and there are `LEAST_CASES`, otherwise "".
+
+        `better`: of the metric. An interval of a few cases is too narrow: their bootstrap has too few values.
+        """
+        low, high = self.difference.low, self.difference.high
+        if (
+            not better
+            or low is None
+            or high is None
+            or self.difference.count < LEAST_CASES
+            or low <= 0 <= high
+        ):
+            return ""
+        return "better" if better * low > 0 else "worse"
 
 
 def groups(cases: Sequence[Measures]) -> dict[str, list[int]]:

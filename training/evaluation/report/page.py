@@ -13,7 +13,7 @@ from igrpo_sdk.media.decoding import sample_frames
 from igrpo_sdk.media.page import embed_figure, embed_picture, render_page
 from igrpo_sdk.references import Reference
 
-from ..comparing import ALL, METRICS, Results, Row, groups, overall
+from ..comparing import ALL, LEAST_CASES, METRICS, Results, Row, groups, overall
 from ..measures import Measures, video_file
 from . import plots
 
@@ -55,6 +55,7 @@ def page(found: Evaluation) -> str:
         notes=found.notes,
         warnings=found.warnings,
         most_warnings=_MOST_WARNINGS,
+        least_cases=LEAST_CASES,
         whole=_group(found, ALL, indices[ALL], sheets=not parts),
         parts=parts,
         plots=_plots(found),
