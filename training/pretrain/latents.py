@@ -132,7 +132,7 @@ class LatentPool:
         tokenize: Callable[[Sequence[str]], Tensor],
     ) -> None:
         self.people, self._pictures, self._captions = people, config.pictures, config.captions
-        self._config, self._clip, self._split = config, clip, split
+        self._config, self._clip, self.split = config, clip, split
         self._encoder, self._tokenize = encoder, tokenize
         z = encoder.vae.config.z_dim
         scale = encoder.vae.config.scale_factor_spatial
@@ -169,8 +169,8 @@ class LatentPool:
         config, clip, people, here = self._config, self._clip, self.people, self._rows(chunk)
         device, cells = self._encoder.device, tuple(self._video.shape[-2:])
         first = generation * len(self)
-        seeds = [mix(config.seed, self._split, people, first + i) for i in range(here.start, here.stop)]
-        scenes = [sample_scene(seed, self._split, people) for seed in seeds]
+        seeds = [mix(config.seed, self.split, people, first + i) for i in range(here.start, here.stop)]
+        scenes = [sample_scene(seed, self.split, people) for seed in seeds]
         made = render_scenes(scenes, clip.height, clip.width, clip.num_frames, clip.fps, device)
         self._video[here] = self._encoder.encode(to_video(made.frames))
         self._heads[here] = head_cells(made, (cells[0], cells[1]), clip.height // cells[0])
