@@ -18,6 +18,7 @@ from igrpo_sdk.hub.locate import Repository, fetch_pipeline, hub_error, locate_m
 __all__ = [
     "BACKBONES",
     "PRESET_FILE",
+    "architecture_of",
     "default_preset",
     "load_stock",
     "loading_error",
@@ -108,6 +109,16 @@ def load_stock(
     if len(pipeline.tokenizer) < pipeline.text_encoder.config.vocab_size // 2:
         raise WeightsError(f"model {source}: the tokenizer's vocabulary is missing. Copy the files again")
     return pipeline.to(device)
+
+
+def architecture_of(transformer: Any) -> Architecture:
+    """The architecture whose transformer this is. Raises `WeightsError` for one of another class."""
+    kind = type(transformer).__name__
+    for name, policy in BACKBONES.items():
+        if policy.transformer_class == kind:
+            return name
+    known = ", ".join(policy.transformer_class for policy in BACKBONES.values())
+    raise WeightsError(f"transformer: a {kind}; give one of {known}")
 
 
 def _check_kind(source: str | Path, pipeline: Any, architecture: Architecture | None) -> None:

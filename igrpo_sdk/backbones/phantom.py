@@ -51,6 +51,7 @@ class PhantomBackbone(WanBackbone):
     reference_order = "given"
     guides_by_image = True
     stock_class = "WanPipeline"
+    transformer_class = "WanTransformer3DModel"
     slots_in_front = False
 
     def _encode(

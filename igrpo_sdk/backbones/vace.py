@@ -47,6 +47,7 @@ class VaceBackbone(WanBackbone):
     reference_order = "reversed"
     guides_by_image = False
     stock_class = "WanVACEPipeline"
+    transformer_class = "WanVACETransformer3DModel"
     slots_in_front = True
 
     @property

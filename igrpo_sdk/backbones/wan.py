@@ -65,6 +65,8 @@ class WanBackbone(ABC):
     guides_by_image: ClassVar[bool]
     stock_class: ClassVar[str]
     """Name of the diffusers pipeline of the same parts."""
+    transformer_class: ClassVar[str]
+    """Name of the transformer's class in diffusers."""
     slots_in_front: ClassVar[bool]
     """Whether each reference takes a latent frame in front of the video's."""
 

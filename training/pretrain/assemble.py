@@ -6,11 +6,12 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
+from diffusers import AutoencoderKLWan, AutoModel, UniPCMultistepScheduler
 from transformers import AutoTokenizer, UMT5EncoderModel
 
-from igrpo_sdk.backbones.loading import PRESET_FILE
+from igrpo_sdk.backbones.loading import BACKBONES, PRESET_FILE, architecture_of
 from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from igrpo_sdk.media.files import directory_whole
@@ -57,7 +58,7 @@ class AssembleRecipe:
 
 
 def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, device: str = "auto") -> Path:
-    """Write `output` as a WanVACEPipeline directory with float16 weights, replacing what is there.
+    """Write `output` as a directory of diffusers' pipeline with float16 weights, replacing what is there.
 
     Its own settings (`igrpo_preset.json`) and its model card (`README.md`) are in it too; `make docs` then
     writes the card's table.
@@ -67,7 +68,9 @@ def assemble(recipe: AssembleRecipe, output: Path, resume: str | None = None, de
     """
     if resume is not None:
         raise InputError(f"resume={resume!r}: assembling takes seconds and is not resumed; leave it out")
-    pipeline = WanVACEPipeline(**_load_parts(recipe))
+    parts = _load_parts(recipe)
+    policy = BACKBONES[architecture_of(parts["transformer"])]
+    pipeline = getattr(diffusers, policy.stock_class)(**parts)
     with directory_whole(output, overwrite=True) as partial:
         pipeline.save_pretrained(partial, max_shard_size=recipe.shard)
         _describe(recipe, partial, output.name)
@@ -106,7 +109,7 @@ def _load_parts(recipe: AssembleRecipe) -> dict[str, object]:
             "vae": AutoencoderKLWan.from_pretrained(vae, dtype=full).half(),
             "text_encoder": UMT5EncoderModel.from_pretrained(flow / "text_encoder", dtype=full).half(),
             "tokenizer": AutoTokenizer.from_pretrained(flow / "tokenizer"),
-            "transformer": WanVACETransformer3DModel.from_pretrained(flow / "transformer", dtype=full).half(),
+            "transformer": AutoModel.from_pretrained(flow / "transformer", dtype=full).half(),
             "scheduler": UniPCMultistepScheduler(
                 prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=recipe.flow_shift
             ),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
+from diffusers import AutoencoderKLWan, AutoModel
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from igrpo_sdk.backbones.loading import architecture_of
 from igrpo_sdk.config import Geometry, Preset
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.seeds import mix
@@ -27,12 +29,14 @@ def load_parts(
 ) -> IdentityPipeline:
     """A pipeline of a VAE directory and a directory with `transformer`, `text_encoder` and `tokenizer`."""
     full = torch.float32
+    transformer = AutoModel.from_pretrained(trained / "transformer", dtype=full).to(device)
+    preset = Preset("preview", clip, 16, guidance_scale, flow_shift, MAX_PEOPLE, TEXT_LENGTH)
     return IdentityPipeline.from_components(
         vae=AutoencoderKLWan.from_pretrained(vae, dtype=full).to(device),
-        transformer=WanVACETransformer3DModel.from_pretrained(trained / "transformer", dtype=full).to(device),
+        transformer=transformer,
         text_encoder=UMT5EncoderModel.from_pretrained(trained / "text_encoder", dtype=full).to(device),
         tokenizer=AutoTokenizer.from_pretrained(trained / "tokenizer"),
-        preset=Preset("preview", clip, 16, guidance_scale, flow_shift, MAX_PEOPLE, TEXT_LENGTH),
+        preset=replace(preset, architecture=architecture_of(transformer)),
     )
 
 
