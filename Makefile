@@ -1,6 +1,7 @@
 # make generate   set everything up and write out.mp4 from two example faces
 # make test       set everything up and run the tests
 # make fuzz       10,000 mutated files and values of each kind (the tests run a sample)
+# make kills      generate is killed 20 times by each signal (the tests do it once)
 # make lint       ruff and mypy
 # make docs       write the tables of the documentation from docs/results
 # make clean      remove what the others made
@@ -14,7 +15,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 PROMPT := Two people talk and laugh in front of a blue wall; the left one nods.
 
 .DELETE_ON_ERROR:
-.PHONY: generate test fuzz lint docs clean
+.PHONY: generate test fuzz kills lint docs clean
 
 generate: $(VENV)/.installed
 	$(BIN)/igrpo generate examples/faces/ann.png examples/faces/bob.png \
@@ -30,6 +31,9 @@ test: $(VENV)/.installed-dev
 
 fuzz: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/faults/fuzzing.py
+
+kills: $(VENV)/.installed-dev
+	IGRPO_KILLS=20 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults/test_kills.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --no-cache .

@@ -141,9 +141,12 @@ class Model:
             self.adapter = None
 
     def _put(self, file: AdapterFile, scale: float) -> None:
-        """Check an adapter that has been read, and put it in place of the one that is loaded."""
+        """Check an adapter that has been read, and put it in place of the one that is loaded, which stays on
+        any error.
+        """
         with self._lock:
             with self.adapter.unfused() if self.adapter else nullcontext():  # the base's weights are checked
                 check_belongs(file, self.preset, self.backbone)
-            self.unload_adapter()
-            self.adapter = Adapter(self.backbone, file, scale, self._lock)
+            with self.adapter.replaced() if self.adapter else nullcontext():
+                new = Adapter(self.backbone, file, scale, self._lock)
+            self.adapter = new

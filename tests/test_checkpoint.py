@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import resource
@@ -136,3 +138,54 @@ def test_t4_a_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-00000001"]
     assert checkpoint.load(tmp_path / "step-00000001").step == 1
+
+
+def test_processes_that_save_into_one_folder_all_succeed(tmp_path: Path) -> None:
+    """The same steps, replaced and removed by one another."""
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                for step in range(12):
+                    checkpoint.save(tmp_path, step, parts(step), keep=2)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert sorted(os.listdir(tmp_path)) == ["step-00000010", "step-00000011"]
+    assert checkpoint.load(tmp_path / "step-00000011").step == 11
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        '{"step": ' + "9" * 5000 + ', "sha256": {}}',
+        '{"step": 1e999, "sha256": {}}',
+        "[" * 5000,
+        '{"step": 2, "sha256": {"../../x.pt": "a"}}',
+        '{"step": 2, "sha256": [1]}',
+        '{"step": true, "sha256": {}}',
+    ],
+)
+def test_a_manifest_that_is_none_is_passed_over(tmp_path: Path, manifest: str) -> None:
+    checkpoint.save(tmp_path, 1, parts(1))
+    (checkpoint.save(tmp_path, 2, parts(2)) / "manifest.json").write_text(manifest)
+    with pytest.warns(UserWarning, match="DAMAGED"):
+        found = checkpoint.find(tmp_path, "auto")
+    assert found is not None
+    assert found.step == 1
+
+
+def test_an_empty_file_with_the_right_hash_is_passed_over(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, parts(1))
+    newest = checkpoint.save(tmp_path, 2, parts(2))
+    (newest / "model.pt").write_bytes(b"")
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["sha256"]["model.pt"] = hashlib.sha256(b"").hexdigest()
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match="DAMAGED"):
+        found = checkpoint.find(tmp_path, "auto")
+    assert found is not None
+    assert found.step == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from igrpo_sdk.errors import InputError, ResourceError
+from igrpo_sdk.media import files
 from igrpo_sdk.media.files import (
     PARTIAL,
     directory_whole,
@@ -194,6 +195,88 @@ with directory_whole(folder / "out", True) as made, written_whole(folder / "file
     print("writing", flush=True)
     time.sleep(60)
 """
+
+
+def begun(folder: Path) -> subprocess.Popen[str]:
+    """A process that is writing a file and a directory."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    return process
+
+
+def test_what_a_killed_process_left_is_swept_by_who_writes_next(tmp_path: Path) -> None:
+    """And nothing else: not what another still writes, and no file that only looks like it."""
+    others = [".a.partial", ".a.0123456.partial", "a.01234567.partial", ".a.0123456g.partial", ".old"]
+    for name in others:
+        (tmp_path / name).write_text("another's")
+    killed, alive = begun(tmp_path), begun(tmp_path)
+    with killed, alive:
+        killed.kill()
+        killed.wait()
+        assert len(os.listdir(tmp_path)) == len(others) + 4
+        write_text(tmp_path / "next.txt", "new")
+        left = [name for name in os.listdir(tmp_path) if name not in (*others, "next.txt")]
+        assert len(left) == 2
+        assert alive.poll() is None
+        alive.kill()
+    make(tmp_path / "out", "new")
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "next.txt", "out"])
+
+
+def test_a_directory_that_was_just_being_replaced_gets_its_name_back(tmp_path: Path) -> None:
+    """Killed between two renames: the old one is the only one."""
+    make(tmp_path / "out", "old")
+    (tmp_path / "out").rename(tmp_path / f".out.01234567.old{PARTIAL}")
+    make(tmp_path / "other", "new")
+    assert text_of(tmp_path / "out") == "old"
+    make(tmp_path / f".out.01234567.old{PARTIAL}", "older")
+    make(tmp_path / "other", "newer", overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["other", "out"]
+    assert text_of(tmp_path / "out") == "old"
+
+
+def test_on_a_disk_without_locks_a_day_must_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(95, "not supported")))
+    young, old = (tmp_path / f".file.txt.0000000{i}{PARTIAL}.txt" for i in range(2))
+    for path in (young, old):
+        path.write_text("half")
+    day = 25 * 3600
+    os.utime(old, (old.stat().st_atime - day, old.stat().st_mtime - day))
+    write_text(tmp_path / "file.txt", "new")
+    make(tmp_path / "out", "new")
+    assert sorted(os.listdir(tmp_path)) == sorted([young.name, "file.txt", "out"])
+
+
+WRITERS = """
+import sys
+from pathlib import Path
+from igrpo_sdk.media.files import directory_whole, write_json
+for i in range(int(sys.argv[3])):
+    write_json(Path(sys.argv[1]) / "file.json", {"by": sys.argv[2], "i": i, "long": "x" * 20000})
+    with directory_whole(Path(sys.argv[1]) / "out", overwrite=True) as made:
+        for name in ("one", "two"):
+            (made / name).write_text(f"{sys.argv[2]} {i}")
+"""
+
+
+def test_writers_of_one_target_all_succeed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITERS, str(tmp_path)]
+    writers = [
+        subprocess.Popen([*command, name, "60"], stderr=subprocess.PIPE, text=True)
+        for name in ("a", "b", "c")
+    ]
+    for writer in writers:
+        assert writer.communicate(timeout=120)[1] == ""
+        assert writer.returncode == 0
+    assert sorted(os.listdir(tmp_path)) == ["file.json", "out"]
+    assert read_json(tmp_path / "file.json")["i"] == 59
+    assert (tmp_path / "out" / "one").read_text() == (tmp_path / "out" / "two").read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

@@ -13,9 +13,10 @@ import torch
 
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.switching import AdapterUse
-from igrpo_sdk.config import Geometry, Preset
+from igrpo_sdk.config import Geometry, Preset, check_number, check_whole
 from igrpo_sdk.errors import InputError, WeightsError
 from igrpo_sdk.provenance import weights_mark
+from igrpo_sdk.reading import read_json, shortened
 
 __all__ = ["INFO_FILE", "SCHEMA", "AdapterInfo"]
 
@@ -24,6 +25,8 @@ INFO_FILE = "igrpo.json"
 
 SCHEMA = 1
 """Version of the file; it grows when a field changes its meaning or goes."""
+_MAX_BYTES = 2**20
+_MAX_WORD = 1000
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,24 @@ class AdapterInfo:
     code_version: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would not say where the adapter belongs."""
+        """Refuse what would not say where the adapter belongs, and values of other types."""
         for name in ("base_model", "reference_order"):
             value = getattr(self, name)
-            if not isinstance(value, str) or not value:
-                raise InputError(f"{name}: {value!r}; give a word")
+            if not isinstance(value, str) or not 0 < len(value) <= _MAX_WORD:
+                raise InputError(f"{name}: {shortened(value)}; give a word")
+        for name in ("base_revision", "base_weights", "solver", "reward", "code_version"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and len(value) <= _MAX_WORD):
+                raise InputError(f"{name}: {shortened(value)}; give a word, or nothing")
+        for name in ("guidance_scale", "image_guidance_scale", "flow_shift"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 0.0)
+        if self.steps is not None:
+            check_whole("steps", self.steps, 1, None)
+        if not isinstance(self.metrics, Mapping):
+            raise InputError(f"metrics: {shortened(self.metrics)}; give names and numbers")
+        if not (isinstance(self.made_from, tuple) and all(isinstance(one, str) for one in self.made_from)):
+            raise InputError(f"made_from: {shortened(self.made_from)}; give names")
         _ = self.use  # checks both
 
     @property
@@ -117,16 +133,25 @@ class AdapterInfo:
         Raises `WeightsError` for a file that is none, or one of a newer version.
         """
         try:
-            content = json.loads(path.read_text("utf-8"))
-            if content.get("schema", SCHEMA) > SCHEMA:
-                raise InputError(f"schema {content['schema']} is newer than {SCHEMA}: update igrpo-sdk")
+            content = read_json(path, "information", _MAX_BYTES)
+            if not isinstance(content, dict):
+                raise InputError(f"{shortened(content)} is no object")
+            if check_whole("schema", content.get("schema", SCHEMA), 1, None) > SCHEMA:
+                raise InputError(
+                    f"schema {shortened(content['schema'])} is newer than {SCHEMA}: update igrpo-sdk"
+                )
             known = {item.name: content[item.name] for item in fields(cls) if item.name in content}
             if known.get("geometry") is not None:
                 known["geometry"] = Geometry(**known["geometry"])
-            known |= {name: tuple(known[name]) for name in ("noise_levels", "made_from") if name in known}
+            for name in ("noise_levels", "made_from"):
+                if isinstance(known.get(name), list):
+                    known[name] = tuple(known[name])
             return cls(**known)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise WeightsError(f"adapter: {path.name} is not usable: {error}. Copy it again") from error
+        except (InputError, TypeError) as error:  # a TypeError names the field that is unknown or missing
+            reason = str(error) if isinstance(error, InputError) else shortened(str(error)).strip("'\"")
+            raise WeightsError(
+                f"adapter: {shortened(path.name)[1:-1]} is not usable: {reason}. Copy it again"
+            ) from error
 
     def check(self, name: str, preset: Preset, backbone: Backbone) -> None:
         """Raise `WeightsError` unless the adapter called `name` belongs to a pipeline.
@@ -137,8 +162,8 @@ class AdapterInfo:
         order = backbone.reference_order
         if self.reference_order != order:
             raise WeightsError(
-                f"adapter {name}: trained with references in {self.reference_order!r} order; {preset.name}"
-                f" has {order!r} order: use another adapter"
+                f"adapter {name}: trained with references in {shortened(self.reference_order)} order; "
+                f"{preset.name} has {order!r} order: use another adapter"
             )
         made: tuple[str | None, ...]
         used: tuple[str | None, ...]
@@ -157,5 +182,6 @@ class AdapterInfo:
 
 def _words(parts: tuple[str | None, ...]) -> str:
     """A model in words: its name, and what else is known of it in brackets."""
-    known = [part for part in parts[1:] if part]
-    return f"{parts[0]} ({', '.join(known)})" if known else str(parts[0])
+    shown = [part and shortened(part)[1:-1] for part in parts]
+    known = [part for part in shown[1:] if part]
+    return f"{shown[0]} ({', '.join(known)})" if known else str(shown[0])

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from igrpo_sdk.adapters.info import AdapterInfo
+from igrpo_sdk.adapters.names import plain
 from igrpo_sdk.adapters.read import AdapterFile, read_adapter
 from igrpo_sdk.adapters.use import MAX_SCALE, check_fit, check_free, linear_layers
 from igrpo_sdk.adapters.write import write_adapter
@@ -32,7 +33,7 @@ from igrpo_sdk.backbones.switching import (
     adapter_parameters,
 )
 from igrpo_sdk.config import check_number, check_seed, check_whole
-from igrpo_sdk.errors import InputError
+from igrpo_sdk.errors import IgrpoError, InputError, WeightsError
 
 __all__ = [
     "OFFICIAL_TARGETS",
@@ -196,9 +197,15 @@ def adapter_config(transformer: Any) -> dict[str, Any]:
 
 
 def remove_adapter(transformer: Any) -> None:
-    """Take the adapter out of a transformer, whose layers are then the plain ones again."""
+    """Take the adapter out of a transformer, whose layers are then the plain ones again; also what is left of
+    one that could not be put in.
+    """
     if adapter_layers(transformer):
         transformer.unload_lora()
+    if getattr(transformer, "peft_config", None) is not None:
+        del transformer.peft_config
+    if hasattr(transformer, "_hf_peft_config_loaded"):
+        transformer._hf_peft_config_loaded = False
 
 
 class Adapter:
@@ -218,7 +225,7 @@ class Adapter:
         """Put the adapter into the backbone's transformer, frozen, in the precision of each layer's weights.
 
         Raises `InputError` for a scale out of range or a transformer that holds an adapter, `WeightsError`
-        for an adapter of another architecture. The transformer is then as it was.
+        for an adapter of another architecture, or one that PEFT refuses. The transformer is then as it was.
         """
         check_number("adapter_scale", scale, 0.0, MAX_SCALE)
         transformer = backbone.transformer
@@ -228,9 +235,21 @@ class Adapter:
         self._backbone, self._transformer, self._lock = backbone, transformer, lock or nullcontext()
         self._scale, self._off = 1.0, False
         self._originals: dict[str, Tensor] = {}
-        _inject(transformer, file)
-        backbone.adapter_use = file.info.use if file.info else AdapterUse()
-        self.scale = scale
+        use = backbone.adapter_use
+        try:
+            _inject(transformer, file)
+            backbone.adapter_use = file.info.use if file.info else AdapterUse()
+            self.scale = scale
+        except BaseException as error:
+            remove_adapter(transformer)
+            backbone.adapter_use = use
+            ours = isinstance(error, IgrpoError | torch.OutOfMemoryError | MemoryError)
+            if isinstance(error, Exception) and not ours:
+                raise WeightsError(
+                    f"adapter {file.name}: cannot be put into the model ({type(error).__name__}: "
+                    f"{plain(str(error))}); use another"
+                ) from error
+            raise
 
     @property
     def scale(self) -> float:
@@ -328,6 +347,28 @@ class Adapter:
             self.unfuse()
             remove_adapter(self._transformer)
             self._backbone.adapter_use = AdapterUse()
+
+    @contextmanager
+    def replaced(self) -> Iterator[None]:
+        """The adapter is out, so that another can be put in inside; where that fails, whatever the error is,
+        this one is back as it was, fused if it was. Raises as `remove`.
+        """
+        with self._lock:
+            transformer, use, fused = self._transformer, self._backbone.adapter_use, self.fused
+            layers, config = dict(adapter_layers(transformer)), getattr(transformer, "peft_config", None)
+            try:
+                self.remove()
+                yield
+            except BaseException:
+                if not self._off:
+                    remove_adapter(transformer)
+                    for name, layer in layers.items():
+                        transformer.set_submodule(name, layer)
+                    transformer.peft_config, transformer._hf_peft_config_loaded = config, True
+                    self._backbone.adapter_use = use
+                    if fused:
+                        self.fuse()
+                raise
 
 
 def _inject(transformer: Any, file: AdapterFile) -> None:

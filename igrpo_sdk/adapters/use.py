@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from igrpo_sdk.adapters.info import INFO_FILE, AdapterInfo
 from igrpo_sdk.adapters.read import AdapterFile
+from igrpo_sdk.adapters.settings import wanted_modules
 from igrpo_sdk.backbones.base import Backbone
 from igrpo_sdk.backbones.loading import resolve
 from igrpo_sdk.backbones.switching import adapter_layers
@@ -103,9 +105,6 @@ def check_fit(transformer: Any, file: AdapterFile) -> None:
     """Raise `WeightsError` unless every tensor of an adapter has its place in a transformer, and none is
     missing.
     """
-    from peft import LoraConfig
-    from peft.tuners.tuners_utils import check_target_module_exists
-
     layers = linear_layers(transformer)
     strange = [module for module in file.weights if module not in layers]
     if strange:
@@ -114,17 +113,25 @@ def check_fit(transformer: Any, file: AdapterFile) -> None:
             f" are not in this {type(transformer).__name__}; it belongs to another model"
         )
     for module, (a, b) in file.weights.items():
-        made, used = [b.shape[0], a.shape[1]], list(layers[module].weight.shape)
+        weight = layers[module].weight
+        made, used = [b.shape[0], a.shape[1]], list(weight.shape)
         if made != used:
             raise WeightsError(
                 f"adapter {file.name}: {module} is for a weight of {made}, here it is {used}; it belongs to"
                 " another model"
             )
+        for part in (a, b):
+            if not torch.isfinite(part.to(weight.dtype)).all():
+                raise WeightsError(
+                    f"adapter {file.name}: {module} holds numbers that {weight.dtype} cannot hold; "
+                    f"load the model in {part.dtype}"
+                )
     if file.config is None:
         return
-    names = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-    config = LoraConfig(**{name: file.config[name] for name in names if file.config.get(name) is not None})
-    wanted = [name for name in layers if check_target_module_exists(config, name)]
+    try:
+        wanted = wanted_modules(file.config, layers)
+    except InputError as error:
+        raise WeightsError(f"adapter {file.name}: its settings are not usable: {error}") from error
     missing = [name for name in wanted if name not in file.weights]
     if missing:
         raise WeightsError(

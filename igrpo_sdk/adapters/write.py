@@ -49,6 +49,18 @@ def write_adapter(
     head = {"format": "pt", METADATA_KEY: json.dumps(packed, indent=2, sort_keys=True)}
     text = info.to_json()
     with directory_whole(target, overwrite) as partial:
-        (partial / WEIGHTS_FILE).write_bytes(save(tensors, head))  # save_file: only its owner could read it
+        # Not save_file: what that writes only its owner can read.
+        (partial / WEIGHTS_FILE).write_bytes(_sorted(save(tensors, head)))
         (partial / INFO_FILE).write_text(text, "utf-8")
     return target
+
+
+def _sorted(data: bytes) -> bytes:
+    """A safetensors file with its head in order: safetensors' own order of what the head says varies by
+    process, and equal adapters shall be equal bytes.
+    """
+    length = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + length])
+    text = json.dumps(head, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[8 + length :]])

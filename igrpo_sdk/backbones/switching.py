@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.reading import shortened
 
 __all__ = [
     "ADAPTER",
@@ -44,13 +45,18 @@ class AdapterUse:
     def __post_init__(self) -> None:
         """Raise InputError for what is none."""
         levels, guidance = self.noise_levels, self.guidance
-        numbers = isinstance(levels, tuple) and all(isinstance(one, int | float) for one in levels)
+        numbers = isinstance(levels, tuple) and not any(
+            isinstance(one, bool) or not isinstance(one, int | float) for one in levels
+        )
         if not (numbers and len(levels) == 2 and 0 <= levels[0] < levels[1] <= 1):
-            raise InputError(f"noise_levels: {levels!r}; give two numbers in [0, 1], the first the lower")
+            raise InputError(
+                f"noise_levels: {shortened(levels)}; give two numbers in [0, 1], the first the lower"
+            )
         number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
         if guidance is not None and not (number and 0 < guidance <= _MAX_GUIDANCE):
             raise InputError(
-                f"guidance: {guidance!r} of the adapter; give a number in (0, {_MAX_GUIDANCE:g}], or none"
+                f"guidance: {shortened(guidance)} of the adapter; give a number in "
+                f"(0, {_MAX_GUIDANCE:g}], or none"
             )
 
     def at(self, level: float) -> bool:

@@ -14,8 +14,18 @@ from pathlib import Path
 
 from igrpo_sdk.config import Preset, preset_names
 from igrpo_sdk.errors import HubError, InputError
+from igrpo_sdk.reading import shortened
 
-__all__ = ["Repository", "fetch", "fetch_pipeline", "hub_error", "locate", "locate_model"]
+__all__ = [
+    "Repository",
+    "fetch",
+    "fetch_pipeline",
+    "file_names",
+    "hub_error",
+    "locate",
+    "locate_model",
+    "split_file",
+]
 
 _NAME = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
@@ -57,6 +67,21 @@ def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path | 
     return Repository(found.id, revision)
 
 
+def split_file(text: str, revision: str | None = None) -> tuple[Repository, str] | None:
+    """(repository, file) of "owner/name/path/of/file.suffix", also with a revision behind; else None.
+
+    Raises InputError for two revisions that differ.
+    """
+    name, _, behind = text.partition("@")
+    parts = name.split("/")
+    repository = Repository.of("/".join(parts[:2]) + (f"@{behind}" if behind else ""))
+    if repository is None or len(parts) < 3 or "" in parts or "." not in parts[-1] or {".", ".."} & {*parts}:
+        return None
+    if revision is not None and repository.revision not in (None, revision):
+        raise _no_revision(text, revision, f"names {shortened(repository.revision)}")
+    return Repository(repository.id, revision or repository.revision), "/".join(parts[2:])
+
+
 def locate_model(
     name: str | os.PathLike[str], revision: str | None = None
 ) -> Preset | Path | Repository | None:
@@ -72,7 +97,7 @@ def locate_model(
 
 
 def _no_revision(name: object, revision: str, why: str) -> InputError:
-    return InputError(f"revision: {revision!r}, but {str(name)!r} {why}; leave it out")
+    return InputError(f"revision: {shortened(revision)}, but {shortened(str(name))} {why}; leave it out")
 
 
 def fetch(repository: Repository, files: Sequence[str], what: str) -> Path:
@@ -93,6 +118,24 @@ def fetch(repository: Repository, files: Sequence[str], what: str) -> Path:
         )
     except Exception as error:  # of the hub's client, of its HTTP library, of the disk
         raise hub_error(repository, error, what) from error
+
+
+def file_names(repository: Repository, what: str) -> list[str]:
+    """The names of a repository's files; without a network, of those that were downloaded before.
+
+    Raises HubError when the repository cannot be had.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    name, revision = repository.id, repository.revision
+    try:
+        return list(HfApi().list_repo_files(name, revision=revision))
+    except Exception as error:  # of the hub's client, of its HTTP library
+        try:
+            folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        except Exception:
+            raise hub_error(repository, error, what) from error
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def fetch_pipeline(repository: Repository) -> Path:

@@ -62,7 +62,7 @@ def test_seeds_are_added(benchmark: ModuleType, tmp_path: Path) -> None:
     """What was measured before, elsewhere, stays."""
     one, two = evaluation(tmp_path / "0"), evaluation(tmp_path / "1", aligned_judge_owned=0.24)
     out = tmp_path / "out.json"
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         benchmark.measure([str(one)], add=True, results=str(out))
     benchmark.measure([str(one)], results=str(out))
     assert "and so on" not in read_json(out)["command"]
@@ -118,5 +118,5 @@ def test_evaluations_that_say_nothing(benchmark: ModuleType, tmp_path: Path) -> 
     unjudged = evaluation(tmp_path / "0", aligned_judge_owned=None)
     with pytest.raises(InputError, match="no judge_owned of base and aligned"):
         benchmark.measure([str(unjudged)])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         benchmark.measure([str(tmp_path / "nowhere")])

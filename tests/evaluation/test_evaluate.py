@@ -322,7 +322,7 @@ def test_the_scenes_themselves_are_the_ceiling(
     assert evaluate(tmp_path, *words) == 0
     metrics = results(tmp_path)
     assert metrics["true_similarity"] > 0.6 > metrics["strangers_similarity"]
-    assert metrics["true_prompt_following"] > 0.8 and metrics["true_head_count_error"] < 0.05
+    assert metrics["true_prompt_following"] > 0.8 and metrics["true_head_count_error"] < 0.1
     shown = (tmp_path / "report.html").read_text("utf-8")
     assert "the scenes, as the world renders them" in shown and "true: the scenes" in shown
     assert "--ceiling" in json.loads((tmp_path / "results.json").read_text("utf-8"))["command"]
@@ -361,7 +361,7 @@ def test_choices_that_make_no_sense(drawn: Path, tmp_path: Path, capsys: pytest.
         (["--videos", f"a/b={drawn}"], "give NAME=DIR"),
         ([real, real], "must differ"),
         (["--model=tiny-vace", f"--videos=Base={drawn}"], "must differ"),
-        ([real, "--suite=nowhere.jsonl"], "suite 'nowhere.jsonl' cannot be read"),
+        ([real, "--suite=nowhere.jsonl"], "suite rows 'nowhere.jsonl': there is no such file"),
         ([real, "--cases=1", "--pack=nothing"], "pack 'nothing' is no folder"),
         ([real, "--cases=5"], "lacks contact-001, easy-001"),
         ([f"--videos=x={tmp_path / 'none'}", "--cases=1"], "is no folder; give NAME=DIR"),

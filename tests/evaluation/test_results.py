@@ -77,5 +77,5 @@ def test_unwritable_and_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ResourceError, match="cannot be written"):
         write_json(tmp_path / "file" / "x.json", {})
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no JSON"):
         read_json(tmp_path / "file")

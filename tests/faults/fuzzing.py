@@ -369,7 +369,257 @@ def presets(folder: Path) -> Feed:
     return feed
 
 
+def adapters(folder: Path) -> Feed:
+    """LoRAs under all kinds of names, their heads, settings and information: read, checked, put in."""
+    import torch
+    from diffusers import WanVACETransformer3DModel
+    from safetensors.torch import save
+
+    from igrpo_sdk import WeightsError
+    from igrpo_sdk.adapters.info import INFO_FILE
+    from igrpo_sdk.adapters.lora import Adapter
+    from igrpo_sdk.adapters.read import WEIGHTS_FILE, read_adapter
+    from igrpo_sdk.adapters.use import check_fit
+
+    model = WanVACETransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=8,
+        freq_dim=8,
+        ffn_dim=16,
+        num_layers=1,
+        vace_layers=[0],
+        vace_in_channels=12,
+    ).requires_grad_(False)
+
+    class Backbone:
+        """What `Adapter` needs of one."""
+
+        transformer, adapter_use = model, None
+
+    backbone: Any = Backbone()
+    modules = [f"{block}.{part}" for block in ("blocks.0", "vace_blocks.0") for part in ("to_q", "to_out.0")]
+    modules = [module.replace(".to_", ".attn1.to_") for module in modules]
+    plain = {
+        f"{module}.lora_{part}.weight": torch.ones((2, 24) if part == "A" else (24, 2)) * 0.1
+        for module in modules
+        for part in "AB"
+    }
+    types = (
+        *(
+            "float16",
+            "bfloat16",
+            "float64",
+            "float8_e4m3fn",
+            "float8_e5m2",
+            "float8_e8m0fnu",
+            "int64",
+            "bool",
+        ),
+        *("complex64", "uint16", "int8"),
+    )
+    names: dict[str, Callable[[str], str]] = {
+        "transformer": lambda key: f"transformer.{key}",
+        "peft": lambda key: f"base_model.model.{key}",
+        "bare": lambda key: key.replace(".weight", ".default.weight"),
+        "kohya": lambda key: (
+            "lora_unet_" + key.partition(".lora_")[0].replace(".", "_") + key[key.index(".l") :]
+        ),
+        "original": lambda key: "diffusion_model." + key.replace("attn1.to_q", "self_attn.q"),
+    }
+    settings = {
+        "r": 2,
+        "lora_alpha": 2,
+        "target_modules": modules,
+        "peft_type": "LORA",
+        "rank_pattern": {r"blocks\.\d+\.attn1\.to_q": 2},
+        "alpha_pattern": {"to_q": 1.5},
+        "use_rslora": False,
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+    }
+    information = {
+        "schema": 1,
+        "base_model": "x/y",
+        "reference_order": "reversed",
+        "geometry": {"height": 48, "width": 48, "num_frames": 5, "fps": 8.0},
+        "noise_levels": [0.0, 1.0],
+        "guidance": None,
+        "metrics": {"gain": 0.1},
+        "made_from": ["a"],
+        "steps": 3,
+    }
+    patterns = (
+        "(b+)+!",
+        "([a-z0-9_.]+)+!",
+        "(a|a)*" * 20,
+        "[",
+        "(?=x)",
+        r"\d" * 5000,
+        "((a{64}){64}){64}",
+        ".*" * 99,
+    )
+
+    def tensors(rng: random.Random) -> dict[str, Any]:
+        made = dict(plain)
+        for _ in range(rng.choice((0, 0, 1, 1, 2))):
+            key = rng.choice(sorted(made))
+            way = rng.randrange(7)
+            if way == 0:
+                del made[key]
+            elif way == 1:
+                made[key] = torch.zeros(
+                    rng.choice(((), (0, 24), (24, 0), (2, 24, 1), (3, 24), (24, 24), (1,)))
+                )
+            elif way == 2:
+                made[key] = made[key].to(torch.float32) * rng.choice((float("nan"), float("inf"), 1e38, 0.0))
+            elif way == 3:
+                made[key] = made[key].to(getattr(torch, rng.choice(types)))
+            elif way == 4:
+                alpha = torch.tensor(rng.choice((2.0, 0.7, 0.0, -1.0, float("nan"), 1e30)))
+                made[key.partition(".lora_")[0] + ".alpha"] = alpha.to(getattr(torch, rng.choice(types)))
+            elif way == 5:
+                strange = ("x", "", "\x1b", "a" * 3000, f"{modules[0]}.diff_b", key + ".x")
+                made[rng.choice(strange)] = made[key].clone()
+            else:
+                kind = getattr(torch, rng.choice(types[:5]))
+                made = {name: tensor.to(kind) for name, tensor in made.items()}
+        return made
+
+    def feed(rng: random.Random) -> None:
+        for path in folder.iterdir():
+            path.unlink()
+        named = rng.choice(sorted(names))
+        said = settings if rng.random() < 0.4 else mutated_value(settings, rng)
+        if isinstance(said, dict) and rng.random() < 0.15:
+            field = rng.choice(("target_modules", "exclude_modules", "layers_pattern", "rank_pattern"))
+            said = {
+                **said,
+                field: {rng.choice(patterns): 2} if field == "rank_pattern" else rng.choice(patterns),
+            }
+        text = json.dumps(said)
+        head: dict[str, str] = {}
+        if named == "transformer":
+            packed = (
+                {f"transformer.{key}": value for key, value in said.items()}
+                if isinstance(said, dict)
+                else said
+            )
+            head["lora_adapter_metadata"] = json.dumps(packed)
+        elif rng.random() < 0.5:
+            key = rng.choice(
+                ("lora_alpha", "ss_network_alpha", "alpha", "transformer.lora_alpha", "use_rslora")
+            )
+            head[key] = rng.choice(("2", "0.7", "None", "nan", "1e999", "-1", "x" * 999, "9" * 9999, "True"))
+        data = save(
+            {names[named](key) if ".lora_" in key else key: t for key, t in tensors(rng).items()}, head
+        )
+        if rng.random() < 0.35:
+            length = int.from_bytes(data[:8], "little") + 8
+            inside = rng.random() < 0.7
+            data = mutated_bytes(data[:length], rng) + data[length:] if inside else mutated_bytes(data, rng)
+        (folder / (WEIGHTS_FILE if named != "peft" else "adapter_model.safetensors")).write_bytes(data)
+        if named == "peft" or rng.random() < 0.2:
+            raw = text.encode()
+            (folder / "adapter_config.json").write_bytes(
+                raw if rng.random() < 0.7 else mutated_bytes(raw, rng)
+            )
+        if rng.random() < 0.2:
+            (folder / INFO_FILE).write_text(json.dumps(mutated_value(information, rng)), "utf-8")
+        before = list(model.state_dict())
+        try:
+            file = read_adapter(folder)
+            check_fit(model, file)
+            adapter = Adapter(backbone, file, 1.0)
+            loaded = [value for key, value in model.state_dict().items() if ".lora_" in key]
+            assert len(loaded) == 2 * len(file.weights)
+            assert all(torch.isfinite(value).all() for value in loaded)
+            adapter.remove()
+        finally:
+            if list(model.state_dict()) != before:
+                raise AssertionError("the model is not as it was")
+        if not all(0 < alpha < 1e7 for alpha in file.alphas.values()):
+            raise WeightsError("never")
+
+    return feed
+
+
+def requests(folder: Path) -> Feed:
+    """Requests to the reward server, by the wire's own reading and over HTTP; it answers, and stays."""
+    import socket
+    import threading
+
+    import torch
+
+    from igrpo_sdk import InputError, Reference
+    from igrpo_sdk.training.rewards.base import Rollout
+    from igrpo_sdk.training.rewards.server import RewardServer
+    from igrpo_sdk.training.rewards.wire import decode_rollouts, encode_rollouts
+
+    class Zero:
+        """A reward."""
+
+        name = "zero"
+
+        def score(self, rollouts: Any) -> list[float | None]:
+            """0 for each."""
+            return [0.0 for rollout in rollouts]
+
+    picture = Reference.load(torch.full((32, 32, 3), 128, dtype=torch.uint8))
+    frames = torch.full((2, 16, 16, 3), 128, dtype=torch.uint8)
+    rollouts = [Rollout(frames, (picture,), "a person", 0) for _ in range(2)]
+    parts = encode_rollouts("zero", rollouts)
+    whole, header, pixels = b"".join(parts), json.loads(bytes(parts[1])), b"".join(parts[2:])
+    server: Any = RewardServer([Zero()], max_body=2**16, patience=5.0)  # type: ignore[list-item]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def ask(data: bytes, cut: bool) -> bytes:
+        with socket.create_connection((server.host, server.port), 9) as client:
+            told = b""
+            try:
+                client.sendall(data)
+                if cut:
+                    client.shutdown(socket.SHUT_WR)
+                while part := client.recv(65536):
+                    told += part
+            except ConnectionError:
+                pass
+            return told
+
+    def body(rng: random.Random) -> bytes:
+        if rng.random() < 0.4:
+            return mutated_bytes(whole, rng)
+        text = json.dumps(mutated_value(header, rng)).encode()
+        return len(text).to_bytes(8, "little") + text + pixels
+
+    def feed(rng: random.Random) -> None:
+        sent = whole if rng.random() < 0.1 else body(rng)
+        if rng.random() < 0.5:
+            decode_rollouts(sent)
+            return
+        request = b"POST /score HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(
+            sent
+        )
+        if rng.random() < 0.4:
+            request = mutated_bytes(request, rng)
+        told = ask(request + sent, cut=True)
+        statuses = [line.split()[1] for line in told.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+        if any(status.startswith(b"5") and status != b"503" for status in statuses):
+            raise AssertionError(f"answered {told[:200]!r}")
+        if rng.random() < 0.02:
+            assert b" 200 " in ask(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", cut=False)
+        if b"200" not in statuses:
+            raise InputError("refused")
+
+    return feed
+
+
 KINDS: dict[str, Callable[[Path], Feed]] = {
+    "adapters": adapters,
+    "requests": requests,
     "pictures": pictures,
     "videos": videos,
     "rows": rows,

@@ -24,7 +24,15 @@ def load() -> ModuleType:
 
 
 fuzzing: Any = load()
-SAMPLE = {"pictures": 400, "videos": 120, "rows": 500, "recipes": 60, "presets": 400}
+SAMPLE = {
+    "adapters": 300,
+    "requests": 300,
+    "pictures": 400,
+    "videos": 120,
+    "rows": 500,
+    "recipes": 60,
+    "presets": 400,
+}
 
 
 @pytest.mark.parametrize("kind", SAMPLE)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ from rolled import Held, Say
 from igrpo_sdk.commands.dispatch import main
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.training.commands import serve_rewards
+from igrpo_sdk.training.rewards import connections
 from igrpo_sdk.training.rewards import server as server_module
 from igrpo_sdk.training.rewards.base import Reward, Rollout
 from igrpo_sdk.training.rewards.faces import FaceReward
@@ -346,6 +348,88 @@ def test_who_falls_silent_is_let_go_and_keeps_no_room(grey: Grey, monkeypatch: p
         status, content = ask(server, "POST", "/score", Content_Length="100")
         assert status == 503 and "nothing came for 1 s" in content["error"]
         assert RemoteReward(server.url, "say", retries=0).score(grey(1)) == [0.0]
+
+
+def test_slow_clients_keep_nobody_waiting(grey: Grey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However they trickle: only a complete request takes a place, and all must be there in time."""
+    monkeypatch.setattr(server_module, "_READING", 1.5)
+    monkeypatch.setattr(server_module, "_DRAINING", 0.5)
+    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    with serving(Say(groups), waiting=1, patience=0.0) as server, ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection((server.host, server.port), 5)) for _ in range(8)
+        ]
+        for one in slow:
+            one.sendall(head)
+        begun = time.monotonic()
+        answered: set[socket.socket] = set()
+        while time.monotonic() - begun < 10 and len(answered) < len(slow):
+            for one in slow:
+                with suppress(OSError):
+                    one.sendall(b"x")
+            readable = select.select([one for one in slow if one not in answered], [], [], 0.2)[0]
+            for one in readable:
+                assert one.recv(4096).startswith(b"HTTP/1.1 503")
+                answered.add(one)
+            if time.monotonic() - begun < 1:
+                assert RemoteReward(server.url, "say", retries=0).score(grey(1)) == [0.0]
+        assert len(answered) == len(slow)
+
+
+def test_who_never_ends_the_head_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_HEAD", 0.5)
+    with serving(Say(groups)) as server:
+        for begin in (b"", b"POST /sco", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT"):
+            with socket.create_connection((server.host, server.port), 10) as client:
+                client.sendall(begin)
+                told = b""
+                while part := client.recv(4096):
+                    told += part
+                assert told.count(b"HTTP/1.1") == begin.count(b"\r\n\r\n")
+
+
+def test_what_memory_does_not_hold_is_read_later(grey: Grey) -> None:
+    """Three times as many requests as fit: all are answered in the end."""
+    held = Held()
+    body = b"".join(encode_rollouts("say", grey(1)))
+    with (
+        serving(held, waiting=2, max_body=len(body)) as server,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        asked = [
+            pool.submit(RemoteReward(server.url, "say", retries=0, max_body=len(body)).score, grey(1))
+            for _ in range(6)
+        ]
+        assert held.inside.wait(20)
+        held.go.set()
+        assert [one.result() for one in asked] == [[0.0]] * 6
+
+
+def test_the_log_holds_nothing_that_a_terminal_obeys() -> None:
+    import logging
+
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    with serving(Say(groups)) as server:
+        loggers = [logging.getLogger(name) for name in ("uvicorn.access", "uvicorn.error")]
+        handler = Lines()
+        for logger in loggers:
+            logger.addHandler(handler)
+        try:
+            for target in (b"/\x1b[31m", b"/a?\x1b]0;x\x07", b"/%1b%5b31m?%1b", b"/\x9b31m", b"/\x80?\xff"):
+                with socket.create_connection((server.host, server.port), 5) as client:
+                    client.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    assert client.recv(4096).startswith((b"HTTP/1.1 400", b"HTTP/1.1 404"))
+            logging.getLogger("uvicorn.access").info("%s", "\x1b[31m\x9b\n")
+        finally:
+            for logger in loggers:
+                logger.removeHandler(handler)
+    assert len(lines) >= 5
+    assert all(line.isprintable() for line in lines), lines
 
 
 def test_who_leaves_while_others_are_scored_makes_room(grey: Grey) -> None:

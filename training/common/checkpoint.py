@@ -2,14 +2,15 @@
 
 A checkpoint is a directory `step-00001234` of files `NAME.pt` (torch, tensors and plain values only) and a
 `manifest.json` with the sha256 of each. A run that dies while writing leaves only a `.partial` directory,
-which the next save removes.
+which the next save removes. Processes that save into one folder at once all succeed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import pickle
 import random
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -20,11 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from igrpo_sdk.config import check_whole
 from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from igrpo_sdk.media.files import PARTIAL, directory_whole, file_hash
-from igrpo_sdk.reading import probe, read_json
+from igrpo_sdk.reading import probe, read_json, shortened
 
 _MANIFEST = "manifest.json"
+_MAX_MANIFEST = 2**20
+_FILE = re.compile(r"[\w.-]{1,200}\.pt")
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,14 @@ def save(root: Path, step: int, parts: Mapping[str, Any], keep: int = 2) -> Path
         raise InputError(f"keep={keep} must be at least 1")
     final = root / f"step-{step:08d}"
     try:
-        for stale in root.glob(f"*step-*{PARTIAL}"):
-            shutil.rmtree(stale)
+        for stale in root.glob(f"step-*{PARTIAL}"):  # of older versions; others are swept by who writes next
+            shutil.rmtree(stale, ignore_errors=True)
         with directory_whole(final, overwrite=True) as partial:  # after a resume a step may be written again
             hashes = {f"{name}.pt": _write_part(partial / f"{name}.pt", part) for name, part in parts.items()}
             manifest = json.dumps({"step": step, "sha256": hashes}, indent=1)
             (partial / _MANIFEST).write_text(manifest, "utf-8")
         for old in [path for path in list_checkpoints(root) if path.name <= final.name][:-keep]:
-            shutil.rmtree(old)
+            _remove(old)
     except OSError as error:
         raise ResourceError(f"checkpoint {final} could not be written: {error}") from error
     return final
@@ -65,9 +69,9 @@ def save(root: Path, step: int, parts: Mapping[str, Any], keep: int = 2) -> Path
 def load(path: Path) -> Checkpoint:
     """Read one checkpoint and verify every file; WeightsError names the file that is missing or damaged."""
     try:
-        manifest = read_json(path / _MANIFEST, "manifest")
-        step, hashes = int(manifest["step"]), dict(manifest["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = read_json(path / _MANIFEST, "manifest", _MAX_MANIFEST)
+        step, hashes = _contents(manifest)
+    except InputError as error:
         raise WeightsError(f"{path} is not a checkpoint (no readable {_MANIFEST}): {error}") from None
     parts: dict[str, Any] = {}
     for name, expected in hashes.items():
@@ -78,9 +82,30 @@ def load(path: Path) -> Checkpoint:
             )
         try:
             parts[file.stem] = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise WeightsError(f"checkpoint file {file} cannot be read: {error}") from None
+        except Exception as error:  # torch has many: of an empty file, of a pickle that it does not trust
+            raise WeightsError(f"checkpoint file {file} cannot be read: {shortened(str(error))}") from None
     return Checkpoint(path, step, parts)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, which another process may be removing or writing again."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _contents(manifest: Any) -> tuple[int, dict[str, str]]:
+    """(step, file to hash) of a manifest; `InputError` for what is none."""
+    if not isinstance(manifest, dict):
+        raise InputError(f"{shortened(manifest)} is no object")
+    step, hashes = check_whole("step", manifest.get("step"), 0, None), manifest.get("sha256")
+    if not isinstance(hashes, dict) or not all(
+        isinstance(word, str) and _FILE.fullmatch(name) for name, word in hashes.items()
+    ):
+        raise InputError("sha256: must be names of files and their hashes")
+    return step, hashes
 
 
 def find(root: Path, resume: str | None) -> Checkpoint | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from igrpo_sdk.errors import DependencyError
@@ -31,16 +34,10 @@ class PolicyLog:
         self._scores: dict[str, float] = {}
         self._seconds: dict[str, float] = defaultdict(float)
         self._log: MetricLog | None = None
-        self._board: Any = None
+        self._board: _Board | None = None
         if writes:
-            try:
-                from tensorboardX import SummaryWriter
-            except ImportError as error:
-                raise DependencyError(
-                    f"tensorboardX is missing ({error}): pip install 'igrpo-sdk[train]'"
-                ) from None
             self._log = MetricLog(output)
-            self._board = SummaryWriter(str(output / "tensorboard"))
+            self._board = _Board(output / "tensorboard")
 
     def __enter__(self) -> PolicyLog:
         return self
@@ -95,12 +92,70 @@ class PolicyLog:
         if self._log is None:
             return
         for key, value in self._log.event(name, step, elapsed, values).items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{name}/{key}", value, step)
+            if isinstance(value, int | float) and self._board is not None:
+                self._board.scalar(f"{name}/{key}", value, step)
 
     def videos(self, name: str, step: int, videos: Sequence[Tensor]) -> None:
         """Show videos uint8 [F, H, W, 3]: their first, middle and last frames, a row each."""
         if self._board is None or not videos:
             return
         rows = [video[[0, len(video) // 2, -1]].permute(1, 0, 2, 3).flatten(1, 2) for video in videos]
-        self._board.add_image(name, torch.cat(rows).numpy(), step, dataformats="HWC")
+        self._board.image(name, torch.cat(rows).numpy(), step)
+
+
+class _Board:
+    """A file of TensorBoard, written by the thread that logs. tensorboardX's own writer has a thread, which
+    on a full disk prints a traceback, dies, and lets the next caller wait for ever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises DependencyError without tensorboardX. Warns of a folder that takes no file."""
+        try:
+            from tensorboardX import summary
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event
+        except ImportError as error:
+            raise DependencyError(
+                f"tensorboardX is missing ({error}): pip install 'igrpo-sdk[train]'"
+            ) from None
+        self._summary, self._event, self._folder = summary, Event, folder
+        self._file: Any = None
+        with self._told():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = EventsWriter(str(folder / "events"))
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """Show a number."""
+        self._add(self._summary.scalar(name, value), step)
+
+    def image(self, name: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """Show a picture, uint8 [H, W, 3]."""
+        self._add(self._summary.image(name, pixels, dataformats="HWC"), step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        file, self._file = self._file, None
+        if file is not None:
+            with self._told():
+                file.close()
+
+    def _add(self, content: Any, step: int) -> None:
+        if self._file is not None:
+            with self._told():
+                self._file.write_event(self._event(wall_time=time.time(), step=step, summary=content))
+                self._file.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Warn of an error of the system, after which nothing more is shown; the run goes on."""
+        try:
+            yield
+        except OSError as error:
+            file, self._file = self._file, None
+            with suppress(Exception):  # or what is buffered would be tried again, and told, at the end
+                file._py_recordio_writer.close()
+            warnings.warn(
+                f"TensorBoard's file in {self._folder} could not be written ({error.strerror or error}); "
+                "the run goes on without it, its numbers are in metrics.jsonl",
+                stacklevel=2,
+            )

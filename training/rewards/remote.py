@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from igrpo_sdk.config import check_positive, check_whole
 from igrpo_sdk.errors import InputError
+from igrpo_sdk.reading import parse_json, shortened
 
 from .base import Rollout, Scores
 from .scoring import RewardError
@@ -163,17 +163,19 @@ def shared_token() -> str | None:
 def _scores(answer: bytes, count: int) -> Scores:
     """The scores of an answer; NaN cannot be in JSON as the server writes it."""
     try:
-        scores: Any = json.loads(answer)["scores"]
+        scores: Any = parse_json(answer, "the answer")["scores"]
         if len(scores) != count:
             raise ValueError(f"{len(scores)} scores for {count} rollouts")
         return [None if score is None else float(score) for score in scores]
     except (ValueError, TypeError, KeyError) as error:
-        raise RewardError(f"the answer holds no scores ({error}): is this a reward server?") from None
+        reason = shortened(str(error), 200)[1:-1]
+        raise RewardError(f"the answer holds no scores ({reason}): is this a reward server?") from None
 
 
 def _told(error: urllib.error.HTTPError) -> str:
     """The reason that a server gives in its answer."""
     try:
-        return str(json.loads(error.read(_MAX_ANSWER))["error"])
+        told = parse_json(error.read(_MAX_ANSWER), "the answer")["error"]
     except (OSError, ValueError, TypeError, KeyError, HTTPException):
-        return str(error.reason)
+        told = error.reason
+    return shortened(str(told), 500)[1:-1]

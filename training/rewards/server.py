@@ -3,12 +3,16 @@
 `POST /score` takes what `wire` describes and answers {"scores": [...]}; `GET /` answers the terms. Made for a
 network of one's own: a shared secret keeps others out, nothing is encrypted. What is sent is limited before
 it is read; no pickle is involved.
+
+A request must be there within a time that its length sets, however it trickles in, and only a complete one
+takes a place in the queue: slow clients keep nobody waiting. All bodies together are held in bounded memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import socket
 import sys
 import threading
@@ -21,6 +25,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from igrpo_sdk.errors import DependencyError, InputError, ResourceError
+from igrpo_sdk.reading import shortened
 
 from ..common.recipe import build, read_mapping
 from .base import Reward, Rollout, Scores
@@ -34,6 +39,8 @@ try:
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import JSONResponse
     from starlette.requests import ClientDisconnect
+
+    from .connections import Held, Memory, Protocol, printable, printable_record
 except ImportError as error:
     reason = f"FastAPI and uvicorn cannot be imported ({error}): pip install 'igrpo-sdk[serve]'"
     raise DependencyError(reason) from None
@@ -43,12 +50,15 @@ __all__ = ["RewardServer", "read_config", "serve"]
 T = TypeVar("T")
 
 _SILENCE = 60.0  # seconds after which a client that sends nothing is let go
+_READING = 60.0  # seconds that a body may take, and one more for each of
+_RATE = 2**20  # bytes
+_DRAINING = 30.0  # seconds that the rest of a refused request may take
 _DIGITS = 18  # of a request's length
 _STOP = 2  # seconds that requests at work have when the server ends
 
 
 class RewardServer:
-    """Answers requests for scores, one at a time; `waiting` are held in memory, further ones wait unread.
+    """Answers requests for scores, one at a time; `waiting` are in the queue, further ones wait before it.
 
     It listens from the beginning to the end of its context. Call `serve_forever`, in a thread if need be.
     """
@@ -71,8 +81,10 @@ class RewardServer:
             port: 0 takes a free one; see `url`.
             token: what a client must know; None lets everybody in who can reach the address.
             max_body: bytes of the largest request.
-            waiting: requests held in memory at once; further ones are not read yet.
-            patience: seconds that one of those waits before it is told to come again (503).
+            waiting: complete requests in the queue. All requests together are held in `waiting` times
+                `max_body` bytes and one request more; what exceeds that is not read yet.
+            patience: seconds that a complete request waits for the queue before it is told to come again
+                (503).
         """
         self.rewards = {reward.name: reward for reward in rewards}
         try:
@@ -83,8 +95,10 @@ class RewardServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.host, self.port = self._socket.getsockname()[:2]
         app = _Desk(self.rewards, token, max_body, waiting, patience).app()
-        plain: dict[str, Any] = {"http": "h11", "ws": "none", "lifespan": "off", "proxy_headers": False}
+        plain: dict[str, Any] = {"http": Protocol, "ws": "none", "lifespan": "off", "proxy_headers": False}
         self._server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=_STOP, **plain))
+        for name in ("uvicorn", "uvicorn.access", "uvicorn.error"):
+            logging.getLogger(name).addFilter(printable_record)
 
     @property
     def url(self) -> str:
@@ -119,6 +133,7 @@ class _Desk:
         """See `RewardServer`."""
         self.rewards, self.token, self.max_body, self.patience = rewards, token, max_body, patience
         self.room, self.turn = asyncio.BoundedSemaphore(waiting), asyncio.Lock()
+        self.memory = Memory(waiting * max_body)
 
     def app(self) -> FastAPI:
         """The application that uvicorn runs."""
@@ -143,7 +158,7 @@ class _Desk:
 
     async def unknown(self, path: str) -> None:
         """Refuse any other path."""
-        raise HTTPException(404, f"'/{path}' is unknown: POST to /score, or GET /")
+        raise HTTPException(404, f"{shortened('/' + path)} is unknown: POST to /score, or GET /")
 
     async def score(self, request: Request) -> dict[str, Scores]:
         """Scores, or why not."""
@@ -160,32 +175,50 @@ class _Desk:
         """
         assert isinstance(error, HTTPException)
         left = 4 * self.max_body
-        with suppress(RuntimeError, HTTPException):  # all has been read; nothing comes
-            async for part in _parts(request):
-                left -= len(part)
-                if left < 0:
-                    break
-        return JSONResponse({"error": error.detail}, error.status_code)
+        with suppress(
+            RuntimeError, HTTPException, TimeoutError
+        ):  # all has been read; nothing comes; too slow
+            async with asyncio.timeout(_DRAINING):
+                async for part in _parts(request):
+                    left -= len(part)
+                    if left < 0:
+                        break
+        return JSONResponse({"error": printable(str(error.detail))}, error.status_code)
 
     async def _take(self, request: Request, length: int) -> Scores:
-        """Read a request and score. While there is no room for it, its body stays with the client."""
+        """Read a request, and score it when there is room in the queue."""
+        async with self.memory.request() as held:
+            body = await self._read(request, length, held)
+            await held.complete()
+            try:
+                async with asyncio.timeout(self.patience if self.room.locked() else None):
+                    await self.room.acquire()
+            except TimeoutError:
+                raise HTTPException(503, "busy: come again") from None
+            try:
+                term, rollouts = await _in_thread(decode_rollouts, body)
+                if term not in self.rewards:
+                    told = f"term {shortened(term)} is unknown: there is {', '.join(self.rewards)}"
+                    raise HTTPException(404, told)
+                return await self._score(request, self.rewards[term], rollouts)
+            finally:
+                self.room.release()
+
+    async def _read(self, request: Request, length: int, held: Held) -> bytearray:
+        """The body of a request, which must be there in time."""
+        seconds = _READING + length / _RATE
+        body = bytearray()
         try:
-            async with asyncio.timeout(self.patience if self.room.locked() else None):
-                await self.room.acquire()
+            async with asyncio.timeout(seconds):
+                async for part in _parts(request):
+                    await held.take(len(part))
+                    body += part
         except TimeoutError:
-            raise HTTPException(503, "busy: come again") from None
-        try:
-            body = bytearray()
-            async for part in _parts(request):
-                body += part
-            if len(body) != length:
-                raise HTTPException(400, f"{len(body)} bytes came of {length}")
-            term, rollouts = await _in_thread(decode_rollouts, body)
-            if term not in self.rewards:
-                raise HTTPException(404, f"term {term!r} is unknown: there is {', '.join(self.rewards)}")
-            return await self._score(request, self.rewards[term], rollouts)
-        finally:
-            self.room.release()
+            told = f"{len(body)} bytes came of {length} in {seconds:.0f} s: come again"
+            raise HTTPException(503, told) from None
+        if len(body) != length:
+            raise HTTPException(400, f"{len(body)} bytes came of {length}")
+        return body
 
     def _length(self, request: Request) -> int:
         """The length of the body, if it may be read."""

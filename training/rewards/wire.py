@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from igrpo_sdk.errors import InputError
 from igrpo_sdk.identity.places import PLACES
+from igrpo_sdk.reading import parse_json, shortened
 from igrpo_sdk.references import Reference
 
 from ..common.facts import Facts
@@ -33,6 +34,8 @@ from .base import Rollout
 __all__ = ["decode_rollouts", "encode_rollouts"]
 
 VERSION = 3
+_MAX_HEADER = 16 * 2**20
+_MAX_ROLLOUTS = 4096
 _LENGTH = 8  # bytes of the header's length
 _KEYS = {"frames", "references", "prompt", "refined_prompt", "group", "places", "facts"}
 
@@ -66,18 +69,21 @@ def decode_rollouts(body: bytes | bytearray) -> tuple[str, list[Rollout]]:
     except InputError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise InputError(f"not a request for scores ({type(error).__name__}: {error})") from None
+        reason = f"{type(error).__name__}: {shortened(str(error))[1:-1]}"
+        raise InputError(f"not a request for scores ({reason})") from None
 
 
 def _decode(body: bytes | bytearray) -> tuple[str, list[Rollout]]:
     start = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
     if not _LENGTH < start <= len(body):
         raise InputError(f"a request of {len(body)} bytes cannot have a header of {start - _LENGTH}")
-    header = json.loads(body[_LENGTH:start])
+    header = parse_json(bytes(body[_LENGTH:start]), "the request's header", _MAX_HEADER, finite=False)
     if header["version"] != VERSION:
         raise InputError(
-            f"a request of version {header['version']!r}, not {VERSION}: use one release on both"
+            f"a request of version {shortened(header['version'])}, not {VERSION}: use one release on both"
         )
+    if len(header["rollouts"]) > _MAX_ROLLOUTS:
+        raise InputError(f"a request of {len(header['rollouts']):,} rollouts; at most {_MAX_ROLLOUTS:,}")
     shapes = [_shape(shape, 3) for shape in header["references"]]
     shapes += [_shape(row["frames"], 4) for row in header["rollouts"]]
     size = start + sum(map(math.prod, shapes))
@@ -86,25 +92,32 @@ def _decode(body: bytes | bytearray) -> tuple[str, list[Rollout]]:
     arrays = _cut(body, start, shapes)
     references = [Reference.load(next(arrays)) for _ in header["references"]]
     rollouts = [_rollout(row, next(arrays), references) for row in header["rollouts"]]
-    return str(header["term"]), rollouts
+    if not isinstance(header["term"], str):
+        raise InputError(f"term {shortened(header['term'])} must be text")
+    return header["term"], rollouts
 
 
 def _rollout(row: Mapping[str, Any], frames: NDArray[np.uint8], references: Sequence[Reference]) -> Rollout:
     if set(row) != _KEYS:
-        raise InputError(f"a rollout has {', '.join(sorted(_KEYS))}, not {', '.join(sorted(row))}")
+        raise InputError(f"a rollout has {', '.join(sorted(_KEYS))}, not {shortened(sorted(row))}")
     chosen, group, places = [_number(i) for i in row["references"]], row["group"], row["places"]
     if not chosen or not isinstance(row["prompt"], str) or type(group) is not int:
         raise InputError("a rollout needs references, a prompt that is text and a group that is a number")
     refined = row["refined_prompt"]
     if refined is not None and not isinstance(refined, str):
-        raise InputError(f"refined_prompt {refined!r} must be text, or null")
+        raise InputError(f"refined_prompt {shortened(refined)} must be text, or null")
     if places is not None:
         places = tuple(places)
         if len(set(places)) < len(places) or not set(places) <= set(PLACES) or len(places) != len(chosen):
-            raise InputError(f"places {places} must be distinct members of {PLACES}, one a reference")
+            raise InputError(
+                f"places {shortened(places)} must be distinct members of {PLACES}, one a reference"
+            )
     facts = None if row["facts"] is None else build(Facts, row["facts"], "facts")
     if facts is not None and len(facts.people) != len(chosen):
         raise InputError(f"facts of {len(facts.people)} people for {len(chosen)} references: give one each")
+    for text in (row["prompt"], refined or ""):
+        if any("\ud800" <= one <= "\udfff" for one in text):
+            raise InputError("a prompt holds half of a character, which no file of text can")
     people = tuple(references[i] for i in chosen)
     return Rollout(torch.from_numpy(frames.copy()), people, row["prompt"], group, places, facts, refined)
 
@@ -123,12 +136,12 @@ def _shape(value: Any, axes: int) -> tuple[int, ...]:
     """The shape of a picture (H, W, 3) or a clip (F, H, W, 3)."""
     shape = tuple(_number(size) for size in value)
     if len(shape) != axes or shape[-1] != 3 or 0 in shape:
-        raise InputError(f"pixels of shape {shape}: must have {axes} axes, the last of size 3")
+        raise InputError(f"pixels of shape {shortened(shape)}: must have {axes} axes, the last of size 3")
     return shape
 
 
 def _number(value: Any) -> int:
     """A whole number from 0 on; `True` is none."""
     if type(value) is not int or value < 0:
-        raise InputError(f"{value!r} is no whole number from 0 on")
+        raise InputError(f"{shortened(value)} is no whole number from 0 on")
     return value
