@@ -54,9 +54,8 @@ IDENTITY_SETS = ("renders", "vae", "generated", "blank")
 FOLLOWING_SETS = ("following_renders", "following")
 SHEET_ROWS = 10
 BARS = (
-    "vae_psnr_db", "render_coverage", "render_auc", "vae_auc", "vae_own_similarity", "generated_coverage",
-    "generated_auc", "generated_auc_blank_refs", "generated_similarity", "generated_recognised",
-    "prompt_following", "prompt_following_on_renders",
+    "vae_psnr_db", "render_coverage", "render_auc", "vae_auc", "generated_coverage", "generated_auc",
+    "generated_auc_blank_refs", "prompt_following", "prompt_following_on_renders",
 )  # fmt: skip
 
 

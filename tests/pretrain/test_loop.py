@@ -11,9 +11,9 @@ from igrpo_sdk.errors import InputError
 from igrpo_sdk.seeds import generator, mix
 from igrpo_sdk.training.common.average import Average
 from igrpo_sdk.training.pretrain.clips import ClipPool, PoolConfig, letterbox_squares, to_video
-from igrpo_sdk.training.pretrain.flow import EARLY, FlowLoss, draw_sigmas, spread_sigmas
 from igrpo_sdk.training.pretrain.latents import head_cells
 from igrpo_sdk.training.pretrain.loop import Budget, Clock
+from igrpo_sdk.training.pretrain.noising import EARLY, FlowLoss, draw_sigmas, spread_sigmas
 from igrpo_sdk.training.pretrain.text import NOBODY, QUESTIONS, UNKNOWN, answers
 from igrpo_sdk.training.world.renderer import Rendered
 from igrpo_sdk.training.world.scenes import ACTIONS, Actor, Scene

@@ -21,8 +21,9 @@ from igrpo_sdk.training.commands import train_world
 from igrpo_sdk.training.common import checkpoint
 from igrpo_sdk.training.common.recipe import build, read_recipe
 from igrpo_sdk.training.pretrain.clips import CLIP
-from igrpo_sdk.training.pretrain.flow import FlowRecipe, FlowTask, model_input
+from igrpo_sdk.training.pretrain.flow import FlowRecipe, FlowTask
 from igrpo_sdk.training.pretrain.latents import Batch, Encoder
+from igrpo_sdk.training.pretrain.noising import model_input
 from igrpo_sdk.training.pretrain.readout import CHANNELS, PERSON, Truth
 
 
