@@ -212,7 +212,10 @@ def test_bad_usage_of_compare(
     for words, says in (
         (["-o", str(tmp_path / "out.html")], "none is loaded to compare tiny-random with"),
         (["--adapter=none", "-o", str(tmp_path / "out.html")], "leaves nothing to compare"),
-        (["--adapter=nowhere", "-o", str(tmp_path / "out.html")], "adapter: 'nowhere' is no directory"),
+        (
+            ["--adapter=nowhere", "-o", str(tmp_path / "out.html")],
+            "adapter: 'nowhere': there is no such file",
+        ),
         (["--adapter", good, "--adapter-scale=7", "-o", str(tmp_path / "out.html")], "adapter_scale: 7"),
         (["--adapter", good, "-o", str(tmp_path / "out.png")], "use one of .html"),
     ):
