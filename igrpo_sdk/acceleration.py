@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from igrpo_sdk.config import Geometry
 from igrpo_sdk.errors import InputError, ResourceError
 from igrpo_sdk.reading import shortened
 
-__all__ = ["memory_errors", "pick_device"]
+__all__ = ["check_memory", "memory_errors", "pick_device"]
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -28,6 +29,22 @@ def pick_device(device: str | torch.device) -> torch.device:
             f"device: {shortened(device)} is not there; use 'auto', or ask igrpo doctor"
         ) from error
     return found
+
+
+def check_memory(device: torch.device, needed: int, size: Geometry) -> None:
+    """Raise `ResourceError` for a video that needs more bytes than a GPU, or the machine, has in all.
+
+    `needed`: a lower bound. A video that passes may still run out of memory.
+    """
+    if device.type == "cuda":
+        total, owner = torch.cuda.mem_get_info(device)[1], "this GPU"
+    else:
+        total, owner = psutil.virtual_memory().total, "this machine"
+    if needed > total:
+        raise ResourceError(
+            f"memory: {size.num_frames} frames of {size.height}x{size.width} need {needed / 2**30:.0f} GiB at"
+            f" least, and {owner} has {total / 2**30:.0f}; use a smaller size or fewer frames"
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any, Unpack, overload
 
 from torch import Tensor
 
-from igrpo_sdk.acceleration import memory_errors
+from igrpo_sdk.acceleration import check_memory, memory_errors
 from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.comparison import Comparison
 from igrpo_sdk.config import GenerationChanges
@@ -225,6 +225,9 @@ class IdentityPipeline(Model):
             negative_prompt=negative_prompt,
             num_videos=num_videos,
         )
+        most = max(len(group) for group in request.references)
+        size = request.config.geometry
+        check_memory(self.backbone.device, self.backbone.least_memory(size, most), size)
         people = [find_people(group, analyzer) if analyzer else [] for group in request.references]
         if refine is not None:
             request = self.refine(request, refine, progress, cancel)

@@ -120,6 +120,10 @@ class Backbone(Protocol):
         """(C, R + T, h, w) of one sample's latents, R the slots that so many references take."""
         ...
 
+    def least_memory(self, geometry: Geometry, num_references: int) -> int:
+        """Bytes that making one video certainly holds at once beside the weights; it may need much more."""
+        ...
+
     def encode(
         self,
         references: Sequence[Sequence[Reference]],

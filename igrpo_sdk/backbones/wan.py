@@ -185,6 +185,17 @@ class WanBackbone(ABC):
         scale = self.spatial_scale
         return self.vae.config.z_dim, frames, geometry.height // scale, geometry.width // scale
 
+    def least_memory(self, geometry: Geometry, num_references: int) -> int:
+        """The states and the widest feed-forward activation of all tokens, or the frames in float32."""
+        config, (_, step, other) = self.transformer.config, self.transformer.config.patch_size
+        _, frames, height, width = self.latent_shape(geometry, num_references)
+        if not self.slots_in_front:
+            frames += num_references
+        tokens = frames * (height // step) * (width // other)
+        hidden = config.num_attention_heads * config.attention_head_dim
+        states = tokens * (2 * hidden + config.ffn_dim) * self.dtype.itemsize
+        return max(states, geometry.num_frames * geometry.height * geometry.width * 3 * 4)
+
     @torch.no_grad()
     def encode(
         self,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from tiny import TINY, people, tiny_stock
@@ -18,7 +20,7 @@ from igrpo_sdk.backbones.base import Conditioning
 from igrpo_sdk.backbones.loading import PRESET_FILE
 from igrpo_sdk.backbones.switching import AdapterUse, adapter_disabled
 from igrpo_sdk.config import Guidance, Preset
-from igrpo_sdk.errors import InputError, WeightsError
+from igrpo_sdk.errors import InputError, ResourceError, WeightsError
 from igrpo_sdk.pipeline import IdentityPipeline
 from igrpo_sdk.sampling import draw_noise
 
@@ -92,6 +94,18 @@ def test_shapes(case: Case, count: int) -> None:
     v = case.velocity((count,))
     assert v.shape == (1, z, frames, height, width) and v.dtype == torch.float32
     assert torch.isfinite(v).all() and v.std() > 0
+
+
+def test_a_size_that_no_memory_holds_is_refused_before_anything_runs(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = case.pipe.preset.geometry
+    one, three = (case.pipe.backbone.least_memory(size, count) for count in (1, 3))
+    assert 10_000 < one < three
+    monkeypatch.setattr(case.pipe.backbone, "velocity", None)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**28))
+    with pytest.raises(ResourceError, match="memory: 241 frames of 768x768 need 2 GiB at least"):
+        case.pipe(people(1), PROMPT, num_frames=241, height=768, width=768)
 
 
 def test_decoded_frames_are_those_of_the_geometry(case: Case) -> None:
