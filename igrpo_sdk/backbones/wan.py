@@ -193,7 +193,7 @@ class WanBackbone(ABC):
             frames += num_references
         tokens = frames * (height // step) * (width // other)
         hidden = config.num_attention_heads * config.attention_head_dim
-        states = tokens * (2 * hidden + config.ffn_dim) * self.dtype.itemsize
+        states = int(tokens * (2 * hidden + config.ffn_dim) * self.dtype.itemsize)
         return max(states, geometry.num_frames * geometry.height * geometry.width * 3 * 4)
 
     @torch.no_grad()

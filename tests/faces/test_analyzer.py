@@ -226,7 +226,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     [
         ({"mean": [0.0, 1.0]}, "2 numbers for embeddings of 128"),
         ({"mean": [[0.0]]}, "one list"),
-        ({"mean": [float("nan")] * 128}, "finite"),
+        ({"mean": [float("nan")] * 128}, "NaN is no number"),
         ({"input_size": [150, 192]}, "multiples of 32"),
         ({"input_size": [160]}, "cannot be read"),
         ({"input_size": "large"}, "cannot be read"),

@@ -134,7 +134,8 @@ def test_files_that_are_no_videos(folder: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 20])
     for name in ("empty.mp4", "text.webm", "cut.mp4", "nothing.mp4"):
         assert score(folder, str(tmp_path / name)) == 1
-        assert f"error: video '{tmp_path / name}'" in capsys.readouterr().err
+        told = capsys.readouterr().err  # of a long path the middle is left out
+        assert "error: video '/" in told and f"{name}'" in told
     assert main(["score", "--ref", "ann.png"]) == 2
     assert main(["score", str(folder / "clip.mp4")]) == 2
 

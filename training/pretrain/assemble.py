@@ -109,7 +109,7 @@ def _load_parts(recipe: AssembleRecipe) -> dict[str, object]:
             "vae": AutoencoderKLWan.from_pretrained(vae, dtype=full).half(),
             "text_encoder": UMT5EncoderModel.from_pretrained(flow / "text_encoder", dtype=full).half(),
             "tokenizer": AutoTokenizer.from_pretrained(flow / "tokenizer"),
-            "transformer": AutoModel.from_pretrained(flow / "transformer", dtype=full).half(),
+            "transformer": AutoModel.from_pretrained(str(flow / "transformer"), dtype=full).half(),
             "scheduler": UniPCMultistepScheduler(
                 prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=recipe.flow_shift
             ),

@@ -29,7 +29,7 @@ def load_parts(
 ) -> IdentityPipeline:
     """A pipeline of a VAE directory and a directory with `transformer`, `text_encoder` and `tokenizer`."""
     full = torch.float32
-    transformer = AutoModel.from_pretrained(trained / "transformer", dtype=full).to(device)
+    transformer = AutoModel.from_pretrained(str(trained / "transformer"), dtype=full).to(device)
     preset = Preset("preview", clip, 16, guidance_scale, flow_shift, MAX_PEOPLE, TEXT_LENGTH)
     return IdentityPipeline.from_components(
         vae=AutoencoderKLWan.from_pretrained(vae, dtype=full).to(device),
