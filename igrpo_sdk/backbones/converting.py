@@ -22,7 +22,7 @@ from torch import Tensor
 from igrpo_sdk.backbones.loading import PRESET_FILE
 from igrpo_sdk.config import Preset
 from igrpo_sdk.errors import InputError, WeightsError
-from igrpo_sdk.media.files import directory_whole, flush
+from igrpo_sdk.media.files import directory_whole
 
 __all__ = ["convert_phantom", "read_original"]
 
@@ -86,7 +86,6 @@ def convert_phantom(
         own = asdict(replace(preset, base=None))
         content = {name: value for name, value in own.items() if value not in (None, "", ())}
         (partial / PRESET_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    flush(target.parent)
     return target
 
 
